@@ -1,0 +1,34 @@
+# The commands of this repository. Each sets up what it needs: .venv, podman, the node images.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Molecule names its state after the folder's last part alone; this keeps two checkouts apart.
+export ANSIBLE_HOME := $(CURDIR)/.ansible
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/done ## A fleet in containers, from nothing to answers: 1 balancer, 2 backends, 2 apps
+	@molecule/testbed/nodes image trixie >/dev/null
+	@molecule/testbed/nodes start demo
+	ansible-playbook site.yml
+	@tools/show_demo.py
+
+demo-down: ## Remove all of the demo
+	@molecule/testbed/nodes down demo
+
+test: .venv/done ## Linters, unit tests, rendering, and Molecule on real nodes
+	@tools/run_tests.py
+
+bench: .venv/done ## Measure what the README promises, on nodes of its own
+	@tools/bench.py
+
+lock: .venv/done ## Resolve all pinned dependencies anew
+	@tools/lock.sh
+
+docs: .venv/done ## Write docs/settings.md from the schema and the roles
+	@tools/write_settings.py
+
+.venv/done: requirements.txt tools/venv.sh
+	@tools/venv.sh
+
+.PHONY: help demo demo-down test bench lock docs

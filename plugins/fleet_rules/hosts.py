@@ -1,0 +1,191 @@
+"""Rules for the groups, the hosts and the variables that must fit together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import product
+from typing import Any
+
+from .apps import App
+from .problem import BROKEN, Problem, did_you_mean, problem, show
+
+_ADDRESS = "an IPv4 address, an IPv6 address without brackets or a host name"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host with the values of the variables that the rules read.
+
+    Attributes:
+        name: The name in the inventory.
+        values: Its variables, templates rendered, role defaults included.
+        apps: Its sound apps with their defaults.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    apps: list[App]
+
+
+def check_group(group: str, groups: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """Check that a group has hosts.
+
+    Args:
+        group: The name of the group.
+        groups: The hosts of each group.
+
+    Yields:
+        A problem if the group is missing or empty: Ansible would skip its plays in silence.
+    """
+    if groups.get(group):
+        return
+    there = sorted(groups.keys() - {"all", "ungrouped", group})
+    state = "is empty" if group in groups else "is missing"
+    listing = f"; the inventory has {', '.join(there) or 'no other groups'}"
+    hint = did_you_mean(group, there)
+    yield problem((), state, f"a group with at least one host{listing}{hint}", key=f"group {group}")
+
+
+def check_hosts(backends: list[Host], balancers: list[Host], host_name: str) -> Iterator[Problem]:
+    """Check addresses, ports, the batch and the time limits of all hosts.
+
+    Args:
+        backends: The hosts that run the apps.
+        balancers: The hosts that run Nginx.
+        host_name: Pattern of a host name.
+
+    Yields:
+        A problem for each value that is wrong or does not fit to another one.
+    """
+    one_machine = len(balancers) == 1 and {host.name for host in backends} <= {balancers[0].name}
+    for host in {host.name: host for host in [*backends, *balancers]}.values():
+        yield from _check_address(host, host_name, loopback=one_machine)
+        yield from _check_batch(host)
+    for group in backends, balancers:
+        yield from _check_twins(group)
+    for host in balancers:
+        yield from _check_ports(host, backends)
+    yield from _check_ladder(backends, balancers)
+
+
+def _parse(address: object) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(address) if isinstance(address, str) else None
+    except ValueError:
+        return None
+
+
+def _check_address(host: Host, host_name: str, *, loopback: bool) -> Iterator[Problem]:
+    value = host.values.get("fleet_address", host.name)
+    if value is BROKEN:
+        return
+    allowed = ""
+    if parsed := _parse(value):
+        if parsed.is_link_local or getattr(parsed, "scope_id", None):
+            allowed = "an address that is not link-local"
+        elif parsed.is_unspecified or parsed.is_multicast:
+            allowed = "the address of one host"
+    elif (
+        not isinstance(value, str)
+        or len(value) > 253
+        or not re.search(host_name.replace("$", r"\Z"), value)
+        or value.rpartition(".")[2].isdigit()
+    ):
+        allowed = _ADDRESS
+    own = value == "localhost" or (parsed is not None and parsed.is_loopback)
+    if own and not loopback:
+        allowed = "an address that the other hosts reach (loopback only if there is no other host)"
+    if allowed:
+        yield _of(host, "fleet_address", allowed)
+
+
+def _of(host: Host, name: str, allowed: str) -> Problem:
+    value = host.values.get(name, host.name)
+    return problem(
+        (name,), f"is {show(value)}", allowed, key=f"{name} of {host.name}", host=host.name
+    )
+
+
+def _address(host: Host) -> object:
+    value = host.values.get("fleet_address", host.name)
+    return _parse(value) or (value.lower() if isinstance(value, str) else value)
+
+
+def _check_twins(hosts: list[Host]) -> Iterator[Problem]:
+    first: dict[str, Host] = {}
+    for host in hosts:
+        if (address := _address(host)) is BROKEN:
+            continue
+        other = first.setdefault(str(address), host)
+        if other is not host:
+            yield _of(
+                host,
+                "fleet_address",
+                f"an address of its own ({other.name} and {host.name} share it)",
+            )
+
+
+def _check_ports(balancer: Host, backends: list[Host]) -> Iterator[Problem]:
+    ports = {
+        name: balancer.values[name]
+        for name in ("nginx_port", "nginx_status_port")
+        if balancer.values.get(name) not in (None, BROKEN)
+    }
+    for name, port in ports.items():
+        if not re.fullmatch(r"\d{1,5}", str(port)) or not 1 <= int(port) <= 65535:
+            yield _of(balancer, name, "a whole number from 1 to 65535")
+    if len(ports) == 2 and len({str(port) for port in ports.values()}) == 1:
+        yield _of(balancer, "nginx_status_port", "another port than nginx_port has")
+    for backend in backends:
+        if balancer.name != backend.name and _address(balancer) != _address(backend):
+            continue
+        for (name, port), app in product(ports.items(), backend.apps):
+            if str(port) == str(app.get("port")):
+                yield _of(
+                    balancer,
+                    name,
+                    f"a port that no app of the same host has ({app.get('name')} has it on"
+                    f" {backend.name})",
+                )
+
+
+def _check_batch(host: Host) -> Iterator[Problem]:
+    value = host.values.get("fleet_batch", 1)
+    if value is BROKEN:
+        return
+    number = re.fullmatch(r"([1-9]\d*)(%?)", str(value))
+    if not number or (number[2] and int(number[1]) > 100):
+        allowed = 'a whole number from 1, or a share from "1%" to "100%"'
+        yield problem(("fleet_batch",), f"is {show(value)}", allowed, host=host.name)
+
+
+def _seconds(value: object) -> float | None:
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)s?", str(value))
+    return float(number[1]) if number else None
+
+
+def _check_ladder(backends: list[Host], balancers: list[Host]) -> Iterator[Problem]:
+    """Check that whoever is in front gives up in the right order."""
+    idle, retry = "nginx_upstream_keepalive", "nginx_next_upstream_timeout"
+    for balancer, backend in product(balancers, backends):
+        limits = [(idle, "gunicorn_keepalive", backend.values.get("gunicorn_keepalive"))]
+        limits += [
+            (retry, f"timeout of {app.get('name')}", app.get("timeout")) for app in backend.apps
+        ]
+        for name, other, limit in limits:
+            lower, upper = _seconds(balancer.values.get(name)), _seconds(limit)
+            if lower is not None and upper is not None and lower >= upper:
+                why = (
+                    "Nginx must close idle connections first"
+                    if name == idle
+                    else ("a slow request must not be tried on every backend")
+                )
+                yield problem(
+                    (name,),
+                    f"is {show(balancer.values[name])}",
+                    f"less than {other}, which is {show(limit)} ({why})",
+                    host=balancer.name,
+                )

@@ -1,0 +1,72 @@
+"""Rules for the variables that set the roles' options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from .problem import Problem, did_you_mean, problem, show
+
+# Variables of the whole fleet that belong to no role.
+FLEET_VARIABLES = frozenset({"fleet_address", "fleet_app_src", "fleet_batch", "fleet_index_url"})
+
+PREFIXES = ("python_", "app_", "gunicorn_", "nginx_", "fleet_")
+
+_KINDS = {
+    "bool": "true or false",
+    "dict": "a mapping",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "path": "a path",
+    "str": "a string",
+}
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+def check_option(name: str, value: object, options: Options) -> Iterator[Problem]:
+    """Check a variable under one of our prefixes.
+
+    Args:
+        name: The name of the variable.
+        value: Its value.
+        options: The options of all roles, by name.
+
+    Yields:
+        A problem if no role has the option, or if the value does not fit to it.
+    """
+    prefix = f"{name.partition('_')[0]}_"
+    known = [option for option in options if option.startswith(prefix)]
+    known += [variable for variable in FLEET_VARIABLES if variable.startswith(prefix)]
+    if name in FLEET_VARIABLES or not known:
+        return
+    if name not in options:
+        hint = did_you_mean(name, known)
+        allowed = f"{', '.join(sorted(known))}{hint}"
+        yield problem((name,), "is unknown", allowed)
+        return
+    option = dict(options[name])
+    if message := _mismatch(name, value, option):
+        detail = f" ({message})" if "options" in option else ""
+        yield problem((name,), f"is {show(value)}", f"{_describe(option)}{detail}")
+
+
+def _mismatch(name: str, value: object, option: dict[str, Any]) -> str:
+    kind = option.get("type", "str")
+    # Ansible would split a string at commas or parse it, and the templates would never see that.
+    if kind in ("list", "dict") and not isinstance(value, list if kind == "list" else dict):
+        return "wrong type"
+    messages = ArgumentSpecValidator({name: option}).validate({name: value}).error_messages
+    return messages[0] if messages else ""
+
+
+def _describe(option: Mapping[str, Any]) -> str:
+    if choices := option.get("choices"):
+        return ", ".join(str(choice) for choice in choices)
+    kind = _KINDS.get(option.get("type", "str"), "a value of its type")
+    if elements := option.get("elements"):
+        kind += f" (each {_KINDS.get(elements, elements)})"
+    return kind

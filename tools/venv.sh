@@ -1,0 +1,17 @@
+#!/bin/sh
+# Make .venv, the environment of the control node, from the lock.
+set -eu
+python=$(command -v python3) || { echo "please install python3 (3.11 or newer)" >&2; exit 1; }
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' || {
+  echo "please install Python 3.11 or newer: $python is $("$python" -V)" >&2; exit 1; }
+# Debian ships venv apart from the interpreter.
+if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+  sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+  $sudo apt-get update -q >&2 && $sudo apt-get install -qy python3-venv >&2 || {
+    echo "please install python3-venv" >&2; exit 1; }
+fi
+echo "making .venv (Ansible, Molecule, linters)"
+rm -rf .venv
+"$python" -m venv .venv
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+touch .venv/done
