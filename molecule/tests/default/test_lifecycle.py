@@ -1,0 +1,120 @@
+"""What a user does with the fleet: release, fail, grow, shrink, leave a dead host out.
+
+The tests run in this order and leave the fleet as they found it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import NODES, Client, Load, Run
+
+testinfra_hosts = ["local://"]
+Site = Callable[..., Run]
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that must be there."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_check_mode_on_a_converged_fleet(site: Site) -> None:
+    """Nothing would change."""
+    run = site("--check", "--diff")
+    assert (run.rc, run.changed) == (0, 0), run.output
+
+
+def test_a_new_release(site: Site, client: Client, load: Load, app_src: Path) -> None:
+    """One line is changed; both backends serve it, no request is lost, and nothing else changes."""
+    before = client.releases()
+    edit(app_src / "requestme/app.py", "Thank you for requesting me.", "One line is new.")
+    with load:
+        run = site("-e", f"fleet_app_src={app_src}")
+    assert run.rc == 0, run.output
+    assert load.failures == []
+    assert load.sent > 100
+    assert client.releases().isdisjoint(before)
+    assert client("/").json()["message"] == "One line is new."
+    assert set(client.served_by(8)) == {"app1", "app2"}
+    # Nginx is not touched by a release, and neither is the other app.
+    assert "changed: [lb1]" not in run.output
+    assert "item=welcome" not in "".join(line for line in run.output.splitlines() if line.startswith("changed"))
+
+
+BREAKAGES = {
+    "syntax error": ("app.py", "def create_app(", "def create_app((", "SyntaxError"),
+    "import error": ("app.py", "import socket", "import socket, nowhere_to_be_found", "nowhere_to_be_found"),
+    "not ready": ("app.py", '"/readyz"', '"/not-ready"', "status 404"),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_a_release_that_does_not_boot(site: Site, client: Client, load: Load, app_src: Path, breakage: str) -> None:
+    """The run fails and says why; the release before it serves on, and no request is lost."""
+    name, old, new, reason = BREAKAGES[breakage]
+    before = client.releases()
+    edit(app_src / "requestme" / name, old, new)
+    with load:
+        run = site("-e", f"fleet_app_src={app_src}")
+    assert run.rc != 0
+    assert reason in run.output
+    assert "keeps serving" in run.output
+    assert load.failures == []
+    assert client.releases() == before
+    assert set(client.served_by(8)) == {"app1", "app2"}
+
+
+def test_back_to_the_first_release(site: Site, client: Client) -> None:
+    """The next good run works, and the one after it has nothing to do."""
+    assert site().rc == 0
+    assert client("/").json()["message"] == "Thank you for requesting me."
+    again = site()
+    assert (again.rc, again.changed) == (0, 0), again.output
+
+
+@pytest.mark.parametrize("limit", ["balancers", "app1"])
+def test_limit_keeps_the_pool(site: Site, client: Client, limit: str) -> None:
+    """A run on a part of the fleet renders the whole pool and changes nothing."""
+    run = site("--limit", limit)
+    assert (run.rc, run.changed) == (0, 0), run.output
+    assert set(client.served_by(8)) == {"app1", "app2"}
+
+
+def test_one_more_backend(site: Site, client: Client, load: Load, tmp_path: Path) -> None:
+    """One more line in the inventory, one run: it serves. Without the line: it does not."""
+    more = tmp_path / "more.yml"
+    more.write_text("backends:\n  hosts:\n    app3:\n")
+    with load:
+        run = site("-i", str(more))
+        assert run.rc == 0, run.output
+        assert set(client.served_by(12)) == {"app1", "app2", "app3"}
+        assert site().rc == 0
+        assert set(client.served_by(12)) == {"app1", "app2"}
+    assert load.failures == []
+
+
+@pytest.fixture
+def dead_app2() -> None:
+    """A backend that is switched off."""
+    subprocess.run(["podman", "stop", "-t", "0", NODES["app2"]["container"]], check=True, capture_output=True)
+
+
+@pytest.mark.usefixtures("dead_app2")
+def test_a_dead_backend(site: Site, client: Client, app_src: Path) -> None:
+    """The fleet serves on; a run stops before it changes anything, or leaves the host out if told."""
+    assert set(client.served_by(50)) == {"app1"}
+    edit(app_src / "requestme/app.py", "Thank you for requesting me.", "Without app2.")
+    run = site("-e", f"fleet_app_src={app_src}")
+    assert run.rc != 0
+    assert "app2 does not answer over SSH" in run.output
+    assert run.changed == 0
+    assert client("/").json()["message"] == "Thank you for requesting me."
+    run = site("-e", f"fleet_app_src={app_src}", "--limit", "!app2")
+    assert run.rc == 0, run.output
+    assert client("/").json()["message"] == "Without app2."

@@ -1,0 +1,122 @@
+"""Whatever happens to a configuration, Nginx serves with the wanted one or with the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from balancer import Balancer, Run
+
+testinfra_hosts = ["ansible://balancers"]
+
+CONFIG = "/etc/nginx/nginx.conf"
+
+
+def test_service(balancer: Balancer) -> None:
+    """Nginx runs, also after a reboot, and tells only this host about itself."""
+    service = balancer.host.service("nginx")
+    assert service.is_running
+    assert service.is_enabled
+    assert balancer.host.socket("tcp://0.0.0.0:80").is_listening
+    assert balancer.host.socket("tcp://:::80").is_listening
+    assert [name for name in balancer.host.socket.get_listening_sockets() if "8099" in name] == [
+        "tcp://127.0.0.1:8099"
+    ]
+
+
+def test_nothing_to_do(balancer: Balancer) -> None:
+    """A run without changes reloads nothing: each reload costs some clients their connection."""
+    before = balancer.state()
+    run = balancer.run_role()
+    assert (run.ok, run.changed) == (True, 0)
+    assert balancer.state() == before
+
+
+def test_check_mode(balancer: Balancer) -> None:
+    """A dry run shows what would change and changes nothing."""
+    before = balancer.state()
+    run = balancer.run_role("--check", "--diff", nginx_client_connections=50)
+    assert (run.ok, run.changed) == (True, 1)
+    assert "\n+    limit_conn client 50;" in run.output.replace("\x1b[32m", "")
+    assert balancer.state() == before
+
+
+def test_change(balancer: Balancer, role: Callable[..., Run]) -> None:
+    """A change runs when the role is done."""
+    before = balancer.state()
+    run = role(nginx_headers={"X-Frame-Options": 'say "no";', "X-New": "1"})
+    assert (run.ok, run.changed) == (True, 1)
+    answer = balancer.ask("/kept/")
+    assert answer.header("X-Frame-Options") == ['say "no";']
+    assert answer.header("X-New") == ["1"]
+    assert balancer.state().generation != before.generation
+
+
+@pytest.mark.parametrize("options", [[], ["--check"]], ids=["run", "check"])
+def test_refused_configuration(balancer: Balancer, options: list[str]) -> None:
+    """What `nginx -t` refuses never becomes the file, and the words of Nginx are in the error."""
+    before = balancer.state()
+    run = balancer.run_role(*options, nginx_headers={"X-Broken": "$no_such_variable"})
+    assert not run.ok
+    assert 'unknown "no_such_variable" variable' in run.output
+    assert balancer.state() == before
+    assert balancer.host.file("/etc/nginx").listdir().count("nginx.conf") == 1
+    assert not [name for name in balancer.host.file("/etc/nginx").listdir() if name.startswith(".")]
+
+
+def test_accepted_but_not_running(balancer: Balancer, role: Callable[..., Run]) -> None:
+    """A port that is taken passes `nginx -t` and the reload: the role notices, and puts back."""
+    before = balancer.state()
+    run = role(nginx_port=9101)
+    assert not run.ok
+    assert "Address already in use" in run.output
+    assert balancer.state()[:2] == before[:2]
+    assert balancer.ask("/kept/").status == 200
+
+
+def test_edited_by_hand(balancer: Balancer) -> None:
+    """A change by hand is undone."""
+    before = balancer.state()
+    balancer.host.check_output(f"echo '# by hand' >> {CONFIG}")
+    assert balancer.run_role().changed == 1
+    assert balancer.state()[:2] == before[:2]
+
+
+def test_lost_reload(balancer: Balancer, role: Callable[..., Run]) -> None:
+    """A file that is as wanted is not enough: what runs counts."""
+    before = balancer.state()
+    balancer.host.check_output(f"cp -p {CONFIG} /root/wanted")
+    assert role(nginx_client_connections=50).changed == 1
+    balancer.host.check_output(f"mv /root/wanted {CONFIG}")
+    assert balancer.state().file == before.file
+    assert balancer.state().generation != before.generation
+    assert balancer.run_role().changed == 1
+    assert balancer.state()[:2] == before[:2]
+
+
+@pytest.mark.parametrize(
+    "accident",
+    [
+        "kill -9 $(cat /run/nginx.pid)",
+        "systemctl stop nginx",
+        "systemctl disable --now nginx",
+        f"systemctl stop nginx && rm {CONFIG}",
+        f"echo nonsense > {CONFIG} && ! systemctl restart nginx",
+    ],
+)
+def test_dead(balancer: Balancer, accident: str) -> None:
+    """The next run starts what is down, whatever state it is in."""
+    before = balancer.state()
+    balancer.host.check_output(accident)
+    run = balancer.run_role()
+    assert (run.ok, run.changed) == (True, 1), run.output
+    assert balancer.state()[:2] == before[:2]
+    assert balancer.host.service("nginx").is_enabled
+    assert balancer.ask("/kept/").status == 200
+
+
+def test_disabled(balancer: Balancer) -> None:
+    """Nginx that runs and would not start at the next boot is enabled."""
+    balancer.host.check_output("systemctl disable nginx")
+    assert balancer.run_role().changed == 1
+    assert balancer.host.service("nginx").is_enabled
