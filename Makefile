@@ -20,7 +20,7 @@ test: .venv/done ## Linters, unit tests, rendering, and Molecule on real nodes
 	@tools/run_tests.py
 
 bench: .venv/done ## Measure what the README promises, on nodes of its own
-	@tools/bench.py
+	@bench/bench.py
 
 lock: .venv/done ## Resolve all pinned dependencies anew
 	@tools/lock.sh

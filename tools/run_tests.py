@@ -29,7 +29,8 @@ LINT = [
     ["yamllint", "--strict", "."],
     ["ansible-lint"],
 ]
-UNIT = [["python", "-m", "pytest", "app_src", "tests"]]
+UNIT = [["python", "-m", "pytest", "app_src", "tests", "--ignore=tests/readme"]]
+README = [["python", "-m", "pytest", "tests/readme"]]
 
 
 def molecule(scenario: str) -> list[list[str]]:
@@ -42,6 +43,7 @@ CHECKS = {
     "molecule-gunicorn": molecule("gunicorn"),
     "molecule-default": molecule("default"),
     "lint": LINT,
+    "readme": README,
     "molecule-nginx": molecule("nginx"),
     "unit": UNIT,
     "molecule-app": molecule("app"),
@@ -90,7 +92,7 @@ def main(names: list[str]) -> int:
     os.environ |= {"NO_COLOR": "1", "MOLECULE_COMMAND_BORDERS": "false", "PY_COLORS": "0"}
     BUILD.mkdir(exist_ok=True)
     chosen = [name for name in CHECKS if not names or name in names]
-    needs_nodes = any(name.startswith("molecule-") for name in chosen)
+    needs_nodes = bool({*chosen} - {"lint", "unit"})
     if needs_nodes:
         subprocess.run([NODES, "purge"], check=True)
         subprocess.run([NODES, "image", "trixie", "bookworm"], check=True, stdout=subprocess.DEVNULL)

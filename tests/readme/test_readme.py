@@ -1,0 +1,110 @@
+"""The README is true: its commands are run as they stand, in a copy of the checkout, in their order.
+
+The copy's demo has names, addresses and a port of its own, so that it meets no other demo.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = {
+    "inventory/demo.yml": {"connect demo": "connect readme", "10.77.0.": "10.77.99.", "8088": "8188"},
+    "Makefile": {"start demo": "start readme", "down demo": "down readme"},
+    "tools/show_demo.py": {"8088": "8188"},
+    "README.md": {"10.77.0.": "10.77.99.", "8088": "8188"},
+}
+# Nobody has these machines: the fleet is only listed.
+NOT_OURS = re.compile(r"^(ansible-playbook -i inventory/(?:production|single)\.yml site\.yml)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of what git knows of, with the tools of this checkout."""
+    copy = tmp_path_factory.mktemp("readme") / "paddock"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    for name in files:
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    (copy / ".venv").symlink_to(ROOT / ".venv")
+    for name, changes in OURS.items():
+        text = (copy / name).read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (copy / name).write_text(text)
+    yield copy
+    subprocess.run(["make", "demo-down"], cwd=copy, check=True, capture_output=True)
+
+
+def blocks(page: Path) -> list[str]:
+    """The shell commands of a page."""
+    return re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_every_command(checkout: Path) -> None:
+    """Each block succeeds, and the answers are what the page says."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "VIRTUAL_"))
+    }
+    environment["PATH"] = os.environ["PATH"].replace(f"{ROOT}/.venv/bin:", "")
+    outputs: list[str] = []
+    activate = ""
+    for block in blocks(checkout / "README.md"):
+        script = NOT_OURS.sub(r"\1 --list-hosts", block)
+        if "activate" in block:
+            activate = block
+        done = subprocess.run(
+            ["bash", "-eu", "-c", activate + script],
+            cwd=checkout,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout[-4000:]}"
+        outputs.append(done.stdout)
+    everything = "".join(outputs)
+    assert outputs[0].splitlines()[-1] == "http://127.0.0.1:8188"
+    assert "Welcome to Tornado..!!" in outputs[1]
+    assert "open\n" in everything
+    assert re.search(r"app3 .* failed=0", everything)
+    hosts = {
+        subprocess.run(
+            [
+                "python3",
+                "-c",
+                "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8188/').read())",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        .stdout.split('"host":"')[1]
+        .split('"')[0]
+        for _ in range(12)
+    }
+    assert hosts == {"app1", "app2", "app3"}
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of the READMEs is a file."""
+    pages = [ROOT / "README.md", *ROOT.glob("roles/*/README.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
