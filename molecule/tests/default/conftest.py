@@ -21,7 +21,8 @@ import yaml
 ROOT = Path(__file__).parents[3]
 TESTBED = ROOT / "molecule/testbed"
 INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
-NODES = {node["instance"]: node for node in yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())}
+INSTANCES = yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
+NODES = {node["instance"]: node for node in INSTANCES}
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,8 @@ def site() -> Callable[..., Run]:
     """Run `ansible-playbook site.yml` as a user would, with further arguments."""
 
     def run(*arguments: str) -> Run:
-        command = ["ansible-playbook", "-i", str(INVENTORY), "-e", f"@{TESTBED}/vars.yml", str(ROOT / "site.yml")]
-        command += arguments
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        command = ["ansible-playbook", "-i", str(INVENTORY), "-e", f"@{TESTBED}/vars.yml", "site.yml"]
+        done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         return Run(done.returncode, done.stdout + done.stderr)
 
     return run

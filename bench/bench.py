@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""Measure what the README promises, on a fleet of its own: 1 balancer, 2 backends.
+
+Prints a table and writes it to docs/benchmarks.md and build/bench.json. Times are whole-command
+wall-clock seconds; what is compared is measured in the same run, in turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build/bench"
+NODES = ROOT / "molecule/testbed/nodes"
+HOSTS = {"lb1": "balancers", "app1": "backends", "app2": "backends"}
+ROUNDS = 3
+LOAD_SECONDS = 6
+CONNECTIONS = 16
+SSH_OPTIONS = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
+
+
+def sh(*argv: str, **kwargs: Any) -> str:
+    """Run a program; returns what it printed, raises with what it said where it fails."""
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, **kwargs)
+    if done.returncode != 0:
+        raise SystemExit(f"`{' '.join(argv)}` failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def say(text: str) -> None:
+    """Show progress."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def timed(action: Callable[[], str]) -> tuple[float, str]:
+    """Seconds that an action takes, and what it returned."""
+    started = time.monotonic()
+    result = action()
+    return time.monotonic() - started, result
+
+
+class Fleet:
+    """Fresh nodes and how to reach them."""
+
+    def __init__(self) -> None:
+        lines = sh(str(NODES), "up", "bench", *HOSTS).splitlines()
+        self.nodes = {node["instance"]: node for node in map(json.loads, lines)}
+        shutil.rmtree(WORK, ignore_errors=True)
+        WORK.mkdir(parents=True)
+        (WORK / "group_vars").symlink_to(ROOT / "inventory/group_vars")
+        inventory: dict[str, Any] = {group: {"hosts": {}} for group in HOSTS.values()}
+        # The plain script shares connections, as Ansible does.
+        shared = ("ControlMaster=auto", "ControlPersist=60", "ControlPath=~/.ssh/paddock-%C", "User=root")
+        config = "".join(f"{option}\n" for option in ("Host *", *SSH_OPTIONS, *shared))
+        for name, node in self.nodes.items():
+            inventory[HOSTS[name]]["hosts"][name] = {
+                "ansible_host": "127.0.0.1",
+                "ansible_port": node["port"],
+                "ansible_user": "root",
+                "ansible_ssh_private_key_file": node["identity_file"],
+                "ansible_ssh_common_args": " ".join(f"-o {option}" for option in SSH_OPTIONS),
+                "fleet_address": node["fleet_address"],
+            }
+            config += f"Host {name}\nHostName 127.0.0.1\nPort {node['port']}\n"
+            config += f"IdentityFile {node['identity_file']}\n"
+        self.inventory = WORK / "inventory.yml"
+        self.inventory.write_text(json.dumps(inventory))
+        self.ssh_config = WORK / "ssh_config"
+        self.ssh_config.write_text(config)
+
+    def site(self, *arguments: str) -> str:
+        """Run the playbook."""
+        return sh("ansible-playbook", "-i", str(self.inventory), "site.yml", *arguments)
+
+    def on(self, host: str, script: str) -> str:
+        """Run a shell script on a host."""
+        return sh("ssh", "-F", str(self.ssh_config), host, "sh", "-eu", input=script)
+
+    def archive(self, host: str) -> None:
+        """Keep what the roles have written on a host, for the plain script to write too."""
+        ours = "etc/paddock etc/systemd/system/{requestme,welcome}*"
+        paths = "etc/nginx/nginx.conf" if host == "lb1" else ours
+        with (WORK / f"{host}.tar").open("wb") as out:
+            command = f"cd / && bash -c 'tar -c {paths}'"
+            subprocess.run(["ssh", "-F", str(self.ssh_config), host, command], stdout=out, check=True)
+
+    def serves(self) -> bool:
+        """Whether both apps answer through the balancer."""
+        url = self.nodes["lb1"]["url"]
+        for path in ("/", "/welcome/"):
+            with urllib.request.urlopen(url + path, timeout=10) as response:
+                if response.status != 200:
+                    return False
+        return True
+
+
+# The article's set-up as written: four sync workers, and Nginx with nothing but upstream and
+# proxy_pass (and what Nginx needs to start a second time on the host).
+ARTICLE_NGINX = """
+pid /run/article-nginx.pid;
+worker_processes auto;
+events {{}}
+http {{
+    access_log /var/log/nginx/article.log;
+    upstream backends {{ {servers} }}
+    server {{ listen 81; location / {{ proxy_pass http://backends; }} }}
+}}
+"""
+
+
+def start_article(fleet: Fleet) -> None:
+    """Run the article's set-up beside ours, on the same nodes, with the same release."""
+    for host in ("app1", "app2"):
+        fleet.on(
+            host,
+            "cd $(sed -n 's/^WorkingDirectory=//p' /etc/systemd/system/requestme-blue.service)\n"
+            "systemd-run -q --unit=article --working-directory=$PWD"
+            " ../venv/bin/gunicorn -w 4 -b 0.0.0.0:9000 app:app",
+        )
+    servers = " ".join(f"server {fleet.nodes[host]['fleet_address']}:9000;" for host in ("app1", "app2"))
+    fleet.on(
+        "lb1",
+        f"cat > /etc/nginx/article.conf <<'EOF'{ARTICLE_NGINX.format(servers=servers)}EOF\n"
+        "systemd-run -q --unit=article nginx -c /etc/nginx/article.conf -g 'daemon off;'",
+    )
+    time.sleep(2)
+
+
+def cpu_seconds(fleet: Fleet, units: dict[str, str]) -> float:
+    """CPU time that units have used so far, over all their processes."""
+    script = """
+import glob, os, sys
+tick = os.sysconf("SC_CLK_TCK")
+total = 0
+for path in glob.glob("/proc/[0-9]*"):
+    try:
+        if f"/{sys.argv[1]}" in open(path + "/cgroup").read():
+            fields = open(path + "/stat").read().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:13])) / tick
+    except OSError:
+        pass
+print(total)
+"""
+    return sum(float(fleet.on(host, f"python3 - {unit} <<'EOF'{script}EOF")) for host, unit in units.items())
+
+
+def load(fleet: Fleet, port: int, path: str, units: dict[str, str]) -> tuple[float, float]:
+    """Requests a second, and CPU milliseconds a request on all nodes, under closed-loop load."""
+    url = f"http://{fleet.nodes['lb1']['fleet_address']}:{port}{path}"
+    before = cpu_seconds(fleet, units)
+    out = sh("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{LOAD_SECONDS}s", url)
+    after = cpu_seconds(fleet, units)
+    requests = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]
+    if "Non-2xx" in out or not requests:
+        raise SystemExit(f"{url} does not answer 200 under load:\n{out}")
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])  # type: ignore[index]
+    return rate, (after - before) * 1000 / requests
+
+
+def peak_memory(fleet: Fleet, host: str) -> str:
+    """Largest memory of a node so far, its page cache included."""
+    pid = sh("podman", "inspect", "--format", "{{.State.Pid}}", fleet.nodes[host]["container"]).strip()
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            node = path.split("/init.scope")[0]
+            base = Path("/sys/fs/cgroup") / controllers / node.lstrip("/")
+            for name in ("memory.peak", "memory.max_usage_in_bytes"):
+                if (base / name).exists():
+                    return f"{int((base / name).read_text()) / 2**20:.0f} MiB"
+    return "not told on this machine"
+
+
+def edited_source(text: str) -> Path:
+    """A copy of app_src with one line of requestme changed."""
+    target = WORK / f"app_src_{text}"
+    shutil.copytree(ROOT / "app_src", target)
+    app = target / "requestme/app.py"
+    app.write_text(app.read_text().replace("Thank you for requesting me.", text))
+    return target
+
+
+def machine() -> str:
+    """The machine in a line."""
+    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 2**20  # type: ignore[index]
+    model = cpu[1] if cpu else platform.machine()
+    return (
+        f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}; all nodes share it"
+    )
+
+
+def measure() -> list[tuple[str, str, str]]:
+    """Run everything; returns rows of figure, measured, promised."""
+    say("ours: bare nodes to serving")
+    fleet = Fleet()
+    ours, _ = timed(fleet.site)
+    if not fleet.serves():
+        raise SystemExit("the fleet does not serve")
+    for host in HOSTS:
+        fleet.archive(host)
+    kept = {host: (WORK / f"{host}.tar").read_bytes() for host in HOSTS}
+
+    say("a run with nothing to do")
+    noops = [timed(fleet.site) for _ in range(ROUNDS)]
+    changed = sum(int(n) for _, out in noops for n in re.findall(r"changed=(\d+)", out))
+
+    say("a new release, one line changed")
+    releases = []
+    for number in range(ROUNDS):
+        source = edited_source(f"release{number}")
+        releases.append(timed(lambda source=source: fleet.site("-e", f"fleet_app_src={source}"))[0])
+    fleet.site()
+
+    say(f"requests through the balancer, ours and the article's in turns, {LOAD_SECONDS} s each")
+    start_article(fleet)
+    units = {"lb1": "nginx.service", "app1": "requestme-", "app2": "requestme-"}
+    article_units = dict.fromkeys(units, "article.service")
+    loads = [
+        (load(fleet, 80, "/requestme", units), load(fleet, 81, "/requestme", article_units))
+        for _ in range(ROUNDS)
+    ]
+    memory = peak_memory(fleet, "app1")
+
+    say("the plain script: bare nodes to serving")
+    fleet = Fleet()
+    for host, content in kept.items():
+        (WORK / f"{host}.tar").write_bytes(content)
+    plain, _ = timed(lambda: sh(str(ROOT / "bench/plain.sh"), str(fleet.ssh_config), str(WORK), *HOSTS))
+    # Podman gives out the same addresses in the same order, so the first fleet's files fit.
+    if not fleet.serves():
+        raise SystemExit("the plain script's fleet does not serve")
+    rates = [(a[0], b[0]) for a, b in loads]
+    cpus = [(a[1], b[1]) for a, b in loads]
+    return [
+        (
+            "bare nodes to serving, against a plain shell script",
+            f"{ours / plain:.2f}x ({ours:.1f} s / {plain:.1f} s)",
+            "at most 2x",
+        ),
+        (
+            "a run with nothing to do",
+            f"{median(t for t, _ in noops):.1f} s, changed={changed}",
+            "at most 8 s, 0",
+        ),
+        ("a new release to both backends", f"{median(releases):.1f} s", "at most 15 s"),
+        ("requests/s, against the article's set-up", ratio(rates, "{:.0f}"), "reported"),
+        ("CPU a request on all nodes, against the article's set-up", ratio(cpus, "{:.2f} ms"), "reported"),
+        ("peak memory of a backend node, page cache included", memory, "reported"),
+    ]
+
+
+def ratio(pairs: list[tuple[float, float]], form: str) -> str:
+    """Median of the ratios of pairs, and the two medians."""
+    ours, theirs = (form.format(median(column)) for column in zip(*pairs, strict=True))
+    return f"{median(a / b for a, b in pairs):.2f}x ({ours} / {theirs})"
+
+
+def main() -> int:
+    """Measure, print and write; returns the exit status."""
+    if not shutil.which("wrk"):
+        sudo = [] if os.geteuid() == 0 else ["sudo"]
+        sh(*sudo, "apt-get", "install", "-qy", "wrk")
+    try:
+        rows = measure()
+    finally:
+        subprocess.run([NODES, "down", "bench"], check=False)
+    table = "| figure | measured | promised |\n| --- | --- | --- |\n"
+    table += "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    intro = f"Written by `make bench`: medians of {ROUNDS}, taken in one run.\n\nMachine: {machine()}."
+    page = f"# Benchmarks\n\n{intro}\n\n{table}"
+    (ROOT / "docs").mkdir(exist_ok=True)
+    (ROOT / "docs/benchmarks.md").write_text(page)
+    columns = ("figure", "measured", "promised")
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    (ROOT / "build/bench.json").write_text(json.dumps(records, indent=1))
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
