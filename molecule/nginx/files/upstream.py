@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 LISTEN = [(host, port) for host in (FIRST, SECOND) for port in range(9101, 9106)] + [(FIRST, 9201)]
-LOG = Path("/var/log/upstream.log").open("a", buffering=1)
+LOG = Path("/var/log/upstream.log")
 
 
 class App(BaseHTTPRequestHandler):
@@ -30,7 +30,8 @@ class App(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         received = {"host": host, "port": port, "method": self.command, "uri": self.path}
         received |= {"headers": self.headers.items(), "body": len(body)}
-        LOG.write(json.dumps(received) + "\n")
+        with LOG.open("a") as log:
+            log.write(json.dumps(received) + "\n")
         time.sleep(float(asked.get("slow", 0)))
         if asked.get("close") == host:
             self.close_connection = True

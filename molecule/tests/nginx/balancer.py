@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -19,9 +20,8 @@ from testinfra.host import Host
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-NODES = {
-    node["instance"]: node for node in yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
-}
+INSTANCES = yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
+URLS = {instance["instance"]: instance["url"] for instance in INSTANCES}
 APPS = {app["name"]: app for app in yaml.safe_load((SCENARIO / "group_vars/all.yml").read_text())["apps"]}
 BY_PORT = {app["port"]: name for name, app in APPS.items()}
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
@@ -101,7 +101,7 @@ class Balancer:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.name: str = host.backend.host
-        address, _, port = NODES[self.name]["url"].removeprefix("http://").partition(":")
+        address, _, port = URLS[self.name].removeprefix("http://").partition(":")
         self.address = (address, int(port))
 
     def ask(
@@ -119,13 +119,17 @@ class Balancer:
         finally:
             connection.close()
 
-    def send(self, data: bytes) -> bytes:
+    def send(self, data: bytes, hang_up: bool = False) -> bytes:
         """Send bytes and return all bytes that come until the balancer closes."""
+        answer = b""
         with socket.create_connection(self.address, timeout=20) as connection:
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-            chunks = iter(lambda: connection.recv(65536), b"")
-            return b"".join(chunks)
+            if hang_up:
+                connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while chunk := connection.recv(65536):
+                    answer += chunk
+        return answer
 
     def arrived(self, request_id: str) -> list[Received]:
         """Return each try of a request that reached the upstream."""
@@ -149,10 +153,11 @@ class Balancer:
 
     def state(self) -> State:
         """Return what would tell that something happened to Nginx."""
-        ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8099/generation').read().decode())"
+        url = "http://127.0.0.1:8099/generation"
+        program = f"import urllib.request as r; print(r.urlopen('{url}').read().decode())"
         return State(
             file=self.host.file("/etc/nginx/nginx.conf").sha256sum,
-            generation=self.host.check_output("python3 -c %s", ask),
+            generation=self.host.check_output("python3 -c %s", program),
             workers=self.host.check_output("cat /proc/$(cat /run/nginx.pid)/task/*/children"),
         )
 

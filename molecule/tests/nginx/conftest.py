@@ -11,7 +11,7 @@ from testinfra.host import Host
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from balancer import Balancer, Run  # noqa: E402
+from balancer import Balancer, Run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from balancer import Balancer, Run
 
 testinfra_hosts = ["ansible://balancers"]
 
-SECURITY_HEADERS = {
+ADDED = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "strict-origin-when-cross-origin",
@@ -156,17 +156,19 @@ def test_body(balancer: Balancer, size: int, status: int, chunked: bool) -> None
         ("GET", "/kept/?status=503", None, 503),
     ],
 )
-def test_security_headers(balancer: Balancer, method: str, path: str, body: bytes | None, status: int) -> None:
+def test_security_headers(
+    balancer: Balancer, method: str, path: str, body: bytes | None, status: int
+) -> None:
     """Each is there exactly once whatever happens, and nothing tells versions."""
     answer = balancer.ask(path, method, body)
     assert answer.status == status
-    for name, value in SECURITY_HEADERS.items():
+    for name, value in ADDED.items():
         assert answer.header(name) == [value], name
     assert answer.header("Server") == ["nginx"]
     assert not re.search(rb"nginx/|Debian", answer.body)
 
 
-@pytest.mark.parametrize("name", SECURITY_HEADERS)
+@pytest.mark.parametrize("name", ADDED)
 def test_the_app_decides(balancer: Balancer, name: str) -> None:
     """A security header of the app's own is the only one."""
     assert balancer.ask(f"/kept/?header={name}:mine").header(name) == ["mine"]
@@ -193,7 +195,7 @@ def test_one_id(balancer: Balancer) -> None:
     [
         b'"quotes"',
         rb"back\slash\"",
-        b"%ff%00%22%5c",
+        b"%ff%0a%22%5c",
         b"\xff\xfe",
         "gr\u00fc\u00dfe".encode(),
         b'","status":999,"x":"',
@@ -202,7 +204,8 @@ def test_one_id(balancer: Balancer) -> None:
 def test_log_is_json(balancer: Balancer, nasty: bytes) -> None:
     """No client can break a line of the log or forge a key."""
     uri = b"/kept/%b?%d" % (nasty, time.monotonic_ns())
-    answer = balancer.send(b"GET %b HTTP/1.1\r\nHost: a\r\nUser-Agent: %b\r\nConnection: close\r\n\r\n" % (uri, nasty))
+    head = b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\nUser-Agent: %b\r\n\r\n"
+    answer = balancer.send(head % (uri, nasty))
     line = balancer.logged("uri", uri.decode(errors="replace"))
     assert line["status"] == int(answer.split()[1])
     assert line["agent"] == nasty.decode(errors="replace")
@@ -210,10 +213,27 @@ def test_log_is_json(balancer: Balancer, nasty: bytes) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x16\x03\x01\x02\x00\x01", b"GET /kept/\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\r\n", b"GET", b"\x00" * 99],
+    [
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET /kept/\r\n",
+        b'GET /kept/%00" HTTP/1.1\r\nHost: a\r\n\r\n',
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\r\n",
+        b"GET",
+        b"\x00" * 99,
+    ],
 )
 def test_log_of_what_is_no_request(balancer: Balancer, garbage: bytes) -> None:
     """What is not HTTP/1 leaves no broken line either."""
-    balancer.send(garbage)
+    balancer.send(garbage, hang_up=True)
     after = balancer.ask("/kept/")
     assert balancer.logged("id", after.id)["status"] == 200
+
+
+def test_log_is_rotated(balancer: Balancer) -> None:
+    """The log cannot fill the disk, and Nginx goes on in the new file."""
+    balancer.host.check_output("logrotate --force /etc/logrotate.d/nginx")
+    assert balancer.host.service("logrotate.timer").is_enabled
+    answer = balancer.ask("/kept/")
+    assert balancer.logged("id", answer.id)["status"] == 200
+    assert balancer.host.file("/var/log/nginx/access.log.1").size > 0

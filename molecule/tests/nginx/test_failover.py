@@ -50,7 +50,7 @@ def test_an_error_of_the_app_is_an_answer(balancer: Balancer) -> None:
 
 def test_slow_requests_take_nothing_down(balancer: Balancer) -> None:
     """Requests slower than the read timeout fail alone: not tried again, and the others are served."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(8) as pool:
         slow = list(pool.map(lambda _: balancer.ask("/small/?slow=8"), range(8)))
     others = [balancer.ask("/small/") for _ in range(12)]
     assert [answer.status for answer in others] == [200] * 12

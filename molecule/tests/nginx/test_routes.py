@@ -32,7 +32,9 @@ def test_path(balancer: Balancer, path: str, app: str, uri: str) -> None:
     assert (answer.received.app, answer.received.uri) == (app, uri)
 
 
-@pytest.mark.parametrize("path", ["/", "/one/", "/onemore", "/keptfast/", "/two/below", "/admin", "/generation"])
+@pytest.mark.parametrize(
+    "path", ["/", "/one/", "/onemore", "/keptfast/", "/two/below", "/admin", "/generation"]
+)
 def test_unknown_path(balancer: Balancer, path: str) -> None:
     """A path of no route reaches no app."""
     answer = balancer.ask(path)

@@ -139,11 +139,14 @@ def main():
     if before == wanted and enabled and nginx.running() == generation:
         module.exit_json(changed=False, generation=generation)
 
-    diff = {"before": before, "after": wanted, "before_header": str(nginx.path), "after_header": str(nginx.path)}
+    diff = {"before": before, "after": wanted}
+    diff |= {"before_header": str(nginx.path), "after_header": str(nginx.path)}
     have_nginx = module.get_bin_path("nginx") is not None
     problem = nginx.refuses(wanted) if have_nginx else ""
     if problem:
-        module.fail_json(msg=f"Nginx refuses the new configuration; the one before it keeps serving.\n{problem}")
+        module.fail_json(
+            msg=f"Nginx refuses the new configuration; the one before it keeps serving.\n{problem}"
+        )
     if module.check_mode:
         module.exit_json(changed=True, generation=generation, diff=diff)
 
@@ -158,8 +161,8 @@ def main():
             write(nginx.path, before)
             nginx.load()
         module.fail_json(
-            msg=f"Nginx accepted the new configuration but does not run it ({nginx.url} does not answer {generation});"
-            f" the file before it is back in place.\n{said}"
+            msg="Nginx accepted the new configuration but does not run it"
+            f" ({nginx.url} does not answer {generation}); the file before it is back in place.\n{said}"
         )
     module.exit_json(changed=True, generation=generation, diff=diff)
 

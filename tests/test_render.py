@@ -1,0 +1,391 @@
+"""Templates, rendered as Ansible does from the real defaults and group_vars, without any host."""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+from collections.abc import Callable
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader
+from ansible.template import Templar, trust_as_template
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+
+ROOT = Path(__file__).parents[1]
+HOSTS = ("app1", "app2", "app3")
+
+init_plugin_loader()
+filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
+lookup_loader.add_directory(str(ROOT / "plugins" / "lookup"))
+
+Inventory = dict[str, Any]
+Render = Callable[..., str]
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Render:
+    """Return a function that renders a role's template as a task on a host would."""
+    (tmp_path / "group_vars").symlink_to(ROOT / "inventory" / "group_vars")
+    hosts = tmp_path / "hosts.yml"
+
+    def render(template: str, inventory: Inventory, host: str = "lb1", **variables: object) -> str:
+        hosts.write_text(yaml.safe_dump(inventory, sort_keys=False))
+        role = (ROOT / "roles" / template).parents[1]
+        loader = DataLoader()
+        loader.set_basedir(str(ROOT / "playbooks"))
+
+        def load(name: str) -> dict[str, Any]:
+            file = role / name / "main.yml"
+            return loader.load_from_file(str(file), trusted_as_template=True) if file.exists() else {}
+
+        manager = InventoryManager(loader=loader, sources=[str(hosts)])
+        known = VariableManager(loader=loader, inventory=manager)
+        known._extra_vars = variables
+        HostVars(manager, known, loader)  # makes itself known to the manager
+        host_vars = known.get_vars(host=manager.get_host(host))
+        lookup = f"{{{{ lookup('ansible.builtin.template', '{ROOT}/roles/{template}') }}}}"
+        templar = Templar(loader=loader, variables=load("defaults") | host_vars | load("vars") | variables)
+        return templar.template(trust_as_template(lookup))
+
+    return render
+
+
+def fleet(backends: tuple[str, ...] = HOSTS, **host_vars: dict[str, Any]) -> Inventory:
+    """Return an inventory of the balancer lb1 and some backends; app7 has the address 10.0.0.7."""
+
+    def group(network: str, *names: str) -> Inventory:
+        addresses = {name: f"{network}.{name.lstrip('abpl')}" for name in names}
+        return {
+            "hosts": {name: {"fleet_address": addresses[name]} | host_vars.get(name, {}) for name in names}
+        }
+
+    return {"balancers": group("10.1.0", "lb1"), "backends": group("10.0.0", *backends)}
+
+
+def app(name: str = "shop", port: int = 8080, path: str = "/", **more: object) -> dict[str, Any]:
+    """Return a small app."""
+    return {"framework": "flask", "name": name, "port": port, "routes": [{"path": path}], **more}
+
+
+# --- nginx.conf ----------------------------------------------------------------------------------
+
+
+class Directive(list[str]):
+    """A directive's words, and what is between its braces."""
+
+    block: list[Directive] | None = None
+
+    def find(self, *words: str) -> list[Directive]:
+        """Return the directives in the block that start with some words."""
+        return [inner for inner in self.block or [] if inner[: len(words)] == list(words)]
+
+
+def parse(text: str) -> Directive:
+    """Read nginx.conf by the rules of Nginx: words, quotes, comments, braces; or fail."""
+    tokens = re.finditer(
+        r"""\#[^\n]*|"((?:\\.|[^"\\])*)"|'((?:\\.|[^'\\])*)'|[;{}]|[^\s;{}"'][^\s;{]*""", text
+    )
+    root = Directive()
+    root.block = []
+    stack, words = [root], Directive()
+    for token in tokens:
+        if token[0].startswith("#"):
+            continue
+        if token[0] not in (";", "{", "}"):
+            words.append(next(found for found in (token[1], token[2], token[0]) if found is not None))
+            continue
+        if token[0] == "}":
+            assert not words, f"no ; after {words}"
+            stack.pop()
+            continue
+        assert words, "a directive without a name"
+        stack[-1].block.append(words)
+        if token[0] == "{":
+            words.block = []
+            stack.append(words)
+        words = Directive()
+    assert stack == [root]
+    assert not words
+    return root
+
+
+@pytest.fixture
+def nginx(render: Render) -> Callable[..., Directive]:
+    """Return a function that renders and parses nginx.conf; it returns the block http."""
+
+    def nginx(inventory: Inventory | None = None, **variables: object) -> Directive:
+        text = render("nginx/templates/nginx.conf.j2", inventory or fleet(), **variables)
+        (http,) = parse(text).find("http")
+        return http
+
+    return nginx
+
+
+def members(http: Directive, upstream: str) -> list[str]:
+    """Return the addresses of an upstream's servers, those of last resort apart by a word."""
+    (found,) = http.find("upstream", upstream)
+    return [" ".join(word for word in server[1:] if "=" not in word) for server in found.find("server")]
+
+
+def test_apps_of_the_repository(nginx: Callable[..., Directive]) -> None:
+    """The real apps.yml: each app is an upstream of all backends, each route a location."""
+    apps = yaml.safe_load((ROOT / "inventory/group_vars/all/apps.yml").read_text())["apps"]
+    http = nginx()
+    for entry in apps:
+        servers = [f"10.0.0.{number}:{entry['port']}" for number in (1, 2, 3)]
+        assert members(http, entry["name"]) == servers + [f"{server} backup" for server in servers]
+    locations = [location for server in http.find("server") for location in server.find("location")]
+    for route in (route for entry in apps for route in entry["routes"]):
+        words = ["location", *(["="] if route.get("exact") else []), route["path"]]
+        assert words in locations
+
+
+def test_large_fleet(nginx: Callable[..., Directive]) -> None:
+    """Two hundred backends and five apps are all there."""
+    apps = [app(f"shop{number}", 8080 + number, f"/{number}/") for number in range(5)]
+    http = nginx(fleet(tuple(f"app{number}" for number in range(1, 201))), apps=apps)
+    assert [len(members(http, entry["name"])) for entry in apps] == [400] * 5
+
+
+def test_one_backend(nginx: Callable[..., Directive]) -> None:
+    """A single backend has its twin too: it makes Nginx try again."""
+    assert members(nginx(fleet(("app1",)), apps=[app()]), "shop") == ["10.0.0.1:8080", "10.0.0.1:8080 backup"]
+
+
+@pytest.mark.parametrize("balance", ["round_robin", "least_conn", "ip_hash", "random"])
+def test_balance(nginx: Callable[..., Directive], balance: str) -> None:
+    """The method is named, the default is not, and the hashing ones have no backups."""
+    http = nginx(apps=[app(balance=balance)])
+    (upstream,) = http.find("upstream", "shop")
+    assert [method for method in ("least_conn", "ip_hash", "random") if upstream.find(method)] == (
+        [balance] if balance != "round_robin" else []
+    )
+    backups = sum("backup" in server for server in members(http, "shop"))
+    assert backups == (3 if balance in ("round_robin", "least_conn") else 0)
+
+
+def test_ipv6_addresses(nginx: Callable[..., Directive]) -> None:
+    """An IPv6 address and a port need brackets between them."""
+    http = nginx(fleet(("app1",), app1={"fleet_address": "2001:db8::1"}), apps=[app()])
+    assert members(http, "shop")[0] == "[2001:db8::1]:8080"
+
+
+def test_apps_of_some_backends(nginx: Callable[..., Directive]) -> None:
+    """A backend is a member of its own apps only."""
+    shop, news = app("shop", 8080, "/shop/"), app("news", 8081, "/news/")
+    both = {"apps": [shop, news]}
+    http = nginx(fleet(lb1=both, app1=both, app2={"apps": [shop]}, app3={"apps": [news]}))
+    assert members(http, "shop")[:2] == ["10.0.0.1:8080", "10.0.0.2:8080"]
+    assert members(http, "news")[:2] == ["10.0.0.1:8081", "10.0.0.3:8081"]
+    assert [len(members(http, name)) for name in ("shop", "news")] == [4, 4]
+
+
+def test_order_of_the_inventory(render: Render) -> None:
+    """The order in which hosts are written changes no byte, so it reloads nothing."""
+    orders = [random.Random(seed).sample(HOSTS, 3) for seed in range(5)]
+    assert len({str(order) for order in orders}) > 1
+    assert len({render("nginx/templates/nginx.conf.j2", fleet(tuple(order))) for order in orders}) == 1
+
+
+def servers(http: Directive) -> dict[str, Directive]:
+    """Return the public servers by their names; the default one, whatever it says, as `*`."""
+    found = {}
+    for server in http.find("server"):
+        if server.find("listen", "80", "default_server"):
+            assert server.find("listen", "[::]:80", "default_server")
+            found["*"] = server
+        elif server.find("listen", "80"):
+            found[" ".join(server.find("server_name")[0][1:])] = server
+    return found
+
+
+def paths(server: Directive) -> list[str]:
+    """Return the paths of a server's locations."""
+    return [" ".join(location[1:]) for location in server.find("location")]
+
+
+def test_apps_without_names(nginx: Callable[..., Directive]) -> None:
+    """They share the default server, where the rest is 404."""
+    found = servers(nginx(apps=[app("shop", 8080, "/shop/"), app("news", 8081, "/news/")]))
+    assert {name: paths(server) for name, server in found.items()} == {"*": ["/shop/", "/news/", "/"]}
+    assert found["*"].find("location", "/")[0].find("return", "404")
+
+
+def test_apps_with_names(nginx: Callable[..., Directive]) -> None:
+    """Apps of the same names share a server; a name of no app is closed without an answer."""
+    shop = app("shop", 8080, server_names=["b.example.org", "A.example.org"])
+    news = app("news", 8081, "/news/", server_names=["a.example.org", "B.example.org"])
+    other = app("other", 8082, server_names=["c.example.org"])
+    found = servers(nginx(apps=[shop, news, other]))
+    closed = found.pop("*")
+    assert {name: paths(server) for name, server in found.items()} == {
+        "a.example.org b.example.org": ["/", "/news/"],
+        "c.example.org": ["/"],
+    }
+    assert closed.find("return", "444")
+    assert not closed.find("location")
+
+
+@pytest.mark.parametrize(
+    ("route", "words", "target", "prefix"),
+    [
+        ({"path": "/a/"}, ["/a/"], "http://shop", []),
+        ({"path": "/a/", "to": "/"}, ["/a/"], "http://shop/", ["/a"]),
+        ({"path": "/a/b/", "to": "/"}, ["/a/b/"], "http://shop/", ["/a/b"]),
+        ({"path": "/a/", "to": "/b/"}, ["/a/"], "http://shop/b/", []),
+        ({"path": "/a", "exact": True, "to": "/"}, ["=", "/a"], "http://shop/", []),
+        ({"path": "/", "to": "/"}, ["/"], "http://shop/", []),
+    ],
+)
+def test_route(
+    nginx: Callable[..., Directive], route: dict[str, Any], words: list[str], target: str, prefix: list[str]
+) -> None:
+    """A route says what is matched, and what the app sees instead."""
+    (location,) = servers(nginx(apps=[{**app(), "routes": [route]}]))["*"].find("location", *words)
+    assert location.find("proxy_pass") == [["proxy_pass", target]]
+    assert [found[2] for found in location.find("set", "$stripped_prefix")] == prefix
+
+
+def test_time_limits(nginx: Callable[..., Directive]) -> None:
+    """Connecting is tried often, a slow request once, and a reload waits for the slowest app."""
+
+    def seconds(directive: Directive) -> int:
+        return int(directive[1].removesuffix("s"))
+
+    http = nginx(apps=[app(timeout=1), app("news", 8081, "/news/", timeout=300)])
+    connect, spread = (
+        seconds(*http.find(name)) for name in ("proxy_connect_timeout", "proxy_next_upstream_timeout")
+    )
+    locations = servers(http)["*"].find("location")
+    reads = [seconds(*location.find("proxy_read_timeout")) for location in locations]
+    assert connect * int(http.find("proxy_next_upstream_tries")[0][1]) <= spread < min(reads)
+    assert reads == [6, 305]
+
+
+NASTY = [
+    '"; } evil on; {',
+    "a'; evil on;",
+    "back\\",
+    "\n evil on;",
+    "# no comment",
+    "$x{y}",
+    "gr\u00fc\u00dfe",
+]
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_no_value_ends_a_directive(nginx: Callable[..., Directive], nasty: str) -> None:
+    """What a variable holds stays within its word; Nginx may refuse it, but not misread it."""
+
+    def shape(directive: Directive) -> Any:
+        return directive[0], len(directive), [shape(inner) for inner in directive.block or []]
+
+    plain = nginx(nginx_headers={"X-Plain": "plain"}, nginx_front_proxies=["plain"])
+    evil = nginx(nginx_headers={f"X-{nasty}": nasty}, nginx_front_proxies=[nasty])
+    names = re.compile(r"X-|upstream_http_|add_")
+    assert names.sub("", str(shape(plain))) == names.sub("", str(shape(evil)))
+
+
+# --- Gunicorn ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gunicorn(render: Render) -> Callable[..., str]:
+    """Return a function that renders a template of the role gunicorn for one app."""
+
+    def gunicorn(template: str, entry: dict[str, Any] | None = None, **variables: object) -> str:
+        entry = entry or app()
+        return render(
+            f"gunicorn/templates/{template}",
+            fleet(),
+            "app1",
+            apps=[entry],
+            gunicorn_releases={entry["name"]: "0123456789ab"},
+            ansible_facts={"python": {"version": {"major": 3, "minor": 13}}},
+            __gunicorn_name=entry["name"],
+            **variables,
+        )
+
+    return gunicorn
+
+
+def settings(text: str) -> dict[str, str]:
+    """Return what a Python configuration assigns, as source; fails where it is not Python."""
+    compile(text, "gunicorn.conf.py", "exec", dont_inherit=True)
+    return {
+        node.targets[0].id: ast.unparse(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({}, {"worker_class": "'gthread'", "threads": "4"}),
+        ({"threads": 9, "workers": 3}, {"threads": "9", "workers": "3"}),
+        ({"workers": "auto"}, {"workers": "2 * len(os.sched_getaffinity(0))"}),
+        ({"timeout": 7}, {"timeout": "7", "graceful_timeout": "12"}),
+        ({"framework": "tornado"}, {"worker_class": "DrainingTornadoWorker"}),
+        ({"name": "a-b-1", "entrypoint": "a.b:make()"}, {"proc_name": "'a-b-1'"}),
+    ],
+)
+def test_gunicorn_conf(gunicorn: Callable[..., str], entry: dict[str, Any], expected: dict[str, str]) -> None:
+    """The configuration is Python, and says what the app's entry says."""
+    found = settings(gunicorn("gunicorn.conf.py.j2", app(**entry)))
+    assert found | expected == found
+    assert ("threads" in found) == (entry.get("framework") != "tornado")
+
+
+def test_gunicorn_trusts_the_balancers_only(gunicorn: Callable[..., str]) -> None:
+    """Whose X-Forwarded-Proto is believed comes from the inventory."""
+    found = settings(gunicorn("gunicorn.conf.py.j2"))
+    assert found["forwarded_allow_ips"] == "'10.1.0.1,127.0.0.1,::1'"
+    assert found["forwarder_headers"] == "''"
+
+
+def test_gunicorn_outlives_the_connections_of_nginx(
+    gunicorn: Callable[..., str], nginx: Callable[..., Directive]
+) -> None:
+    """Nginx closes idle connections first: otherwise a POST may meet a closed one."""
+    (upstream,) = nginx(apps=[app()]).find("upstream", "shop")
+    idle = int(upstream.find("keepalive_timeout")[0][1].removesuffix("s"))
+    assert idle < int(settings(gunicorn("gunicorn.conf.py.j2"))["keepalive"])
+
+
+def unit(text: str) -> ConfigParser:
+    """Parse a unit file."""
+    parser = ConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment]  # systemd minds the case
+    parser.read_string(text)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("address", "listen"),
+    [("", "8080"), ("10.0.0.1", "10.0.0.1:8080"), ("2001:db8::1", "[2001:db8::1]:8080")],
+)
+def test_socket(gunicorn: Callable[..., str], address: str, listen: str) -> None:
+    """Systemd is told address and port in its own notation."""
+    parser = unit(gunicorn("app.socket.j2", gunicorn_listen_address=address))
+    assert parser["Socket"]["ListenStream"] == listen
+
+
+def test_slot(gunicorn: Callable[..., str]) -> None:
+    """The unit runs this release of the app as the app's own user, for long enough."""
+    parser = unit(gunicorn("slot.service.j2", app(entrypoint="shop.wsgi:make()", timeout=40)))
+    service = parser["Service"]
+    assert service["User"] == service["Group"] == "shop"
+    assert service["WorkingDirectory"] == "/srv/shop/releases/0123456789ab-py3.13/app"
+    assert service["ExecStart"].startswith("/srv/shop/releases/0123456789ab-py3.13/venv/bin/python ")
+    assert service["ExecStart"].endswith("/gunicorn.conf.py shop.wsgi:make()")
+    graceful = settings(gunicorn("gunicorn.conf.py.j2", app(timeout=40)))["graceful_timeout"]
+    assert int(service["TimeoutStopSec"]) > int(graceful)
