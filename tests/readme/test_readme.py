@@ -8,18 +8,24 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    PORT = str(probe.getsockname()[1])
+NETWORK = f"10.77.{100 + zlib.crc32(bytes(ROOT)) % 150}."
 OURS = {
-    "inventory/demo.yml": {"connect demo": "connect readme", "10.77.0.": "10.77.99.", "8088": "8188"},
+    "inventory/demo.yml": {"connect demo": "connect readme", "10.77.0.": NETWORK, "8088": PORT},
     "Makefile": {"start demo": "start readme", "down demo": "down readme"},
-    "tools/show_demo.py": {"8088": "8188"},
-    "README.md": {"10.77.0.": "10.77.99.", "8088": "8188"},
+    "tools/show_demo.py": {"8088": PORT},
+    "README.md": {"10.77.0.": NETWORK, "8088": PORT},
 }
 # Nobody has these machines: the fleet is only listed.
 NOT_OURS = re.compile(r"^(ansible-playbook -i inventory/(?:production|single)\.yml site\.yml)$", re.MULTILINE)
@@ -80,7 +86,7 @@ def test_every_command(checkout: Path) -> None:
         assert done.returncode == 0, f"{block}\n{done.stdout[-4000:]}"
         outputs.append(done.stdout)
     everything = "".join(outputs)
-    assert outputs[0].splitlines()[-1] == "http://127.0.0.1:8188"
+    assert outputs[0].splitlines()[-1] == f"http://127.0.0.1:{PORT}"
     assert "Welcome to Tornado..!!" in outputs[1]
     assert "open\n" in everything
     assert re.search(r"app3 .* failed=0", everything)
@@ -89,7 +95,7 @@ def test_every_command(checkout: Path) -> None:
             [
                 "python3",
                 "-c",
-                "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8188/').read())",
+                f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{PORT}/').read())",
             ],
             capture_output=True,
             text=True,
