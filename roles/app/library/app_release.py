@@ -76,8 +76,10 @@ def fill(module: AnsibleModule, partial: Path, path: Path, lock: int) -> None:
             said = (err or out).replace(str(partial), str(path)).strip()
             raise Failed(f"{path} cannot be made; nothing that serves was touched.\n{said}")
     # The sandboxed app cannot write its byte code. A file that does not compile is the boot's to judge.
-    compiled = [str(venv / "bin/python"), "-m", "compileall", "-q", "-s", str(partial), "-p", str(path), str(app)]
-    module.run_command(compiled, pass_fds=[lock])
+    compiler = [str(venv / "bin/python"), "-m", "compileall", "-q", "-s", str(partial), "-p", str(path)]
+    module.run_command([*compiler, str(app)], pass_fds=[lock])
+    # uv leaves a lock file that everybody may write.
+    module.run_command(["chmod", "--recursive", "go-w", str(partial)], check_rc=True)
 
 
 def prune(partial: Path, path: Path, keep: int) -> list[str]:

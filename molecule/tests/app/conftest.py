@@ -1,0 +1,156 @@
+"""What the tests of the role app share: the releases that should be, and runs of the playbook."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+ROOT = Path(__file__).parents[3]
+SCENARIO = ROOT / "molecule/app"
+INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
+ENVIRONMENT = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
+
+
+def _kill_family(parent: int) -> None:
+    """SIGKILL a process and all below it: Ansible's workers leave its process group."""
+    os.kill(parent, signal.SIGSTOP)  # it starts no more of them
+    family = [parent]
+    for pid in family:
+        with contextlib.suppress(OSError):
+            family += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _lookup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("release", ROOT / "plugins/lookup/release.py")
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+LOOKUP = _lookup()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of the playbook did."""
+
+    output: str
+
+    @property
+    def changed(self) -> int:
+        """Changed tasks on all hosts."""
+        return sum(int(part.split()[0]) for part in self.output.split("changed=")[1:])
+
+
+@dataclass
+class Source:
+    """The folder of one app on the control node, and where its releases are on the host."""
+
+    host: Host
+    folder: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def home(self) -> str:
+        """The app's folder on the host."""
+        return f"/srv/{self.folder.name}"
+
+    @property
+    def release(self) -> str:
+        """Name of the release that the folder is now."""
+        python = self.host.check_output("python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'")
+        return f"{LOOKUP.release_id(LOOKUP.release_files(self.folder))}-py{python}"
+
+    def change(self, text: str) -> None:
+        """Append to the code."""
+        with (self.folder / "app.py").open("a") as code:
+            code.write(text)
+
+    def releases(self) -> set[str]:
+        """Whatever is in the folder of the releases, hidden or not."""
+        return set(self.host.run(f"ls -A {self.home}/releases").stdout.split())
+
+    def command(self) -> list[str]:
+        """The command of a run."""
+        extra = self.folder.parent.parent / "extra.json"
+        variables = {"fleet_app_src": str(self.folder.parent), "app_apps": [{"name": self.folder.name}]}
+        extra.write_text(json.dumps({**variables, **self.settings}))
+        return [
+            *("ansible-playbook", "--inventory", str(INVENTORY), "--tags", "app", "-e", f"@{extra}"),
+            *("--limit", self.host.backend.host, str(SCENARIO / "converge.yml")),
+        ]
+
+    def run(self, rc: int = 0) -> Run:
+        """Run the playbook to its end."""
+        done = subprocess.run(
+            self.command(), capture_output=True, text=True, timeout=180, check=False, env=ENVIRONMENT
+        )
+        assert (done.returncode != 0) == (rc != 0), f"{done.returncode}\n{done.stdout}{done.stderr}"
+        return Run(done.stdout + done.stderr)
+
+    @contextlib.contextmanager
+    def killed(self) -> Iterator[None]:
+        """Begin a run, and kill it with all its processes here at the end of the block."""
+        run = subprocess.Popen(
+            self.command(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+        )
+        try:
+            yield
+            assert run.poll() is None, "the run was over before it was killed"
+        finally:
+            _kill_family(run.pid)
+            run.wait()
+
+    def assert_whole(self) -> None:
+        """Compare the release on the host with the folder, file by file and package by package."""
+        path = f"{self.home}/releases/{self.release}"
+        there = self.host.check_output(
+            f"cd {path}/app && find . -type f ! -name '*.pyc' -exec sha256sum {{}} +"
+        )
+        files = LOOKUP.release_files(self.folder)
+        names = " ".join(file.path for file in files)
+        here = subprocess.check_output(f"sha256sum {names}", shell=True, text=True, cwd=self.folder)
+        assert sorted(there.replace("./", "").splitlines()) == sorted(here.splitlines())
+        frozen = self.host.check_output(f"/opt/paddock/bin/uv pip freeze --python {path}/venv")
+        lock = (self.folder / "requirements.txt").read_text()
+        assert frozen.split() == [line.split()[0] for line in lock.splitlines() if line[:1].isalpha()]
+        assert self.host.run(f"find {path} ! -user root -o -perm /022 ! -type l").stdout == ""
+        assert self.host.run(f"find {path} -type f ! -perm -o=r -o -type d ! -perm -o=rx").stdout == ""
+        # Relocatable: its scripts run where they are now.
+        assert path in self.host.check_output(f"{path}/venv/bin/python -c 'import sys; print(sys.prefix)'")
+        assert "gunicorn" in self.host.check_output(f"{path}/venv/bin/gunicorn --version")
+        assert not self.host.file(f"{self.home}/releases/.partial").exists
+        assert self.host.run("ls /opt/paddock/*.tar.gz").stdout == ""
+
+
+@pytest.fixture
+def source(host: Host, tmp_path: Path) -> Source:
+    """A copy of an app's folder that a test may change, under another name."""
+    folder = tmp_path / "app_src" / "changing"
+    shutil.copytree(ROOT / "app_src/requestme", folder)
+    return Source(host, folder)
+
+
+@pytest.fixture(params=["requestme", "welcome"])
+def deployed(host: Host, request: pytest.FixtureRequest) -> Source:
+    """The folder of an app that the scenario has deployed."""
+    return Source(host, ROOT / "app_src" / request.param)
