@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Bring one app of this host to a state: proven, serving or absent."""
+"""Bring one app of this host to a state: free, proven, serving or absent."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ short_description: One app under Gunicorn in two systemd slots behind one socket
 description:
   - An app has a socket unit that holds its port and two slots, C(blue) and C(green), of which one
     serves. A slot is a plain service unit that names one release.
-  - What serves is read off the running process, never off a file that says what should run. So a
-    run that was killed at any point is finished by the next.
+  - What serves is asked of systemd, which has it from the running process, never read off a file
+    that says what should run. So a run that was killed at any point is finished by the next.
   - A release is first booted in a third slot, C(preflight), which has the same sandbox and a
     socket of its own only. Nothing that serves is touched unless that succeeds.
+  - One call at a time works on an app. What a killed run left behind on the host is waited for.
 options:
   state:
     description:
+      - C(free) fails if the app's name belongs to something else on this host.
       - C(proven) boots the release aside and asks it whether it is ready.
       - C(serving) proves it if that has not been done, starts it in the idle slot, and stops the
         other slot when it answers.
       - C(absent) stops the app and removes its units and its configuration; releases stay.
-    choices: [proven, serving, absent]
+    choices: [free, proven, serving, absent]
     required: true
     type: str
   name: {description: Name of the app and of its units and user., required: true, type: str}
@@ -54,15 +56,18 @@ slot: {description: The slot that serves., returned: when serving, type: str, sa
 """
 
 import difflib
+import fcntl
 import grp
 import hashlib
 import http.client
 import json
 import os
+import pwd
 import shutil
 import socket
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -71,23 +76,73 @@ PREFLIGHT = "preflight"
 UNITS = Path("/etc/systemd/system")
 RUNTIME_UNITS = Path("/run/systemd/system")
 PACKAGED_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
+# By this the role knows the users it made.
+USER_COMMENT = "Paddock app"
+SECRET = "environment.json"
+# Only a proven slot is restarted for ever: a start limit that a bad one hits would close the
+# shared socket.
+KEEP = "[Service]\nRestart=always\nRestartSec=1\n"
+# Nobody talks to the preflight slot. And Gunicorn waits its whole grace period for a worker that it
+# told to end in the moment of its birth.
+BRIEF = "[Service]\nTimeoutStopSec=3\n"
 # A release is ready when it says so this often in a row.
 ANSWERS = 3
-STAMP = "PADDOCK_STAMP"
 
 
 class Unproven(Exception):
     """A slot does not answer as it should; the message says what it did."""
 
 
+class Unit(NamedTuple):
+    """What systemd says of a unit."""
+
+    state: str
+    status: str
+    reload_pending: bool
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs, or is about to begin or to end."""
+        return self.state not in ("inactive", "failed")
+
+
+class File(NamedTuple):
+    """A file as it should be."""
+
+    path: Path
+    text: str
+    mode: int = 0o644
+    group: int = 0
+
+    def there(self) -> bool:
+        """Whether it is so."""
+        try:
+            found = self.path.lstat()
+            same = (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (self.mode, 0, self.group)
+            return same and self.path.read_text(encoding="utf-8") == self.text
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def write(self) -> None:
+        """Write a whole file or none; nobody reads it before it has its mode."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.part")
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            os.fchown(file.fileno(), 0, self.group)
+            os.fchmod(file.fileno(), self.mode)
+            file.write(self.text)
+        part.replace(self.path)
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path, timeout):
+    def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
 
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self.path))
@@ -96,114 +151,163 @@ class _UnixConnection(http.client.HTTPConnection):
 class App:
     """The app on this host."""
 
-    def __init__(self, module):
+    def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         p = module.params
         self.name = p["name"]
-        self.release, self.release_dir = p["release"], p["release_dir"]
+        self.release, self.release_dir = p["release"], Path(p["release_dir"] or "/")
         self.health_path, self.boot_timeout = p["health_path"], p["boot_timeout"]
         self.socket_text, self.slot_text = p["socket_unit"], p["slot_unit"]
         self.config_dir = Path("/etc/paddock") / self.name
         self.files = {"gunicorn.conf.py": p["config"], "draining_tornado.py": p["worker"]}
+        self.secrets: list[str] = []
         if p["environment_json"]:
-            self.files["environment.json"] = p["environment_json"]
+            self.files[SECRET] = p["environment_json"]
+            self.secrets = sorted(json.loads(p["environment_json"]).values(), key=len, reverse=True)
         content = json.dumps([self.slot_text, self.files, str(self.release_dir)], sort_keys=True)
         self.stamp = hashlib.sha256(content.encode()).hexdigest()[:16]
+        # A slot's process tells systemd this when it is up.
+        self.status = f"release {self.release}, stamp {self.stamp}"
         self.socket = f"{self.name}.socket"
-        self.proven_file = self.config_dir / "proven"
-        self.leads_to = UNITS / f"{self.socket}.d" / "10-slot.conf"
+        self.socket_file = File(UNITS / self.socket, self.socket_text)
+        self.proven_file = File(self.config_dir / "proven", self.stamp)
+        self.good_link = self.release_dir.parent.parent / "good" / self.release_dir.name
+
+    # --- what should be
+
+    def unit(self, slot: str) -> str:
+        return f"{self.name}-{slot}.service"
+
+    def leading(self, slot: str) -> File:
+        """Drop-in of the socket that leads it, and so the next boot, to a slot."""
+        return File(UNITS / f"{self.socket}.d" / "10-slot.conf", f"[Socket]\nService={self.unit(slot)}\n")
+
+    def links(self, slot: str) -> dict[Path, str]:
+        """Links by which the socket and a slot are started at boot."""
+        return {
+            UNITS / "sockets.target.wants" / self.socket: f"../{self.socket}",
+            self.want(slot): f"../{self.unit(slot)}",
+        }
+
+    def want(self, slot: str) -> Path:
+        return UNITS / "multi-user.target.wants" / self.unit(slot)
+
+    def drop_ins(self, slot: str) -> Path:
+        return (RUNTIME_UNITS if slot == PREFLIGHT else UNITS) / f"{self.unit(slot)}.d"
+
+    def keep(self, slot: str) -> File:
+        return File(self.drop_ins(slot) / "20-keep.conf", KEEP)
+
+    def slot_files(self, slot: str) -> list[File]:
+        """Files of a slot."""
+        try:
+            group = grp.getgrnam(self.name).gr_gid
+        except KeyError:  # only under --check: the user is made before
+            group = -1
+        folder = self.config_dir / slot
+        files = [File(folder / name, text, 0o640, group) for name, text in self.files.items()]
+        if slot == PREFLIGHT:
+            return [
+                *files,
+                File(RUNTIME_UNITS / self.unit(slot), self.slot_text),
+                File(self.drop_ins(slot) / "10-brief.conf", BRIEF),
+            ]
+        listen = (
+            f"[Unit]\nRequires={self.socket}\nAfter={self.socket}\n"
+            f'[Service]\nSockets={self.socket}\nEnvironment="PADDOCK_STATUS={self.status}"\n'
+        )
+        return [
+            *files,
+            File(UNITS / self.unit(slot), self.slot_text),
+            File(self.drop_ins(slot) / "10-listen.conf", listen),
+        ]
 
     # --- what is
 
-    def unit(self, slot):
-        return f"{self.name}-{slot}.service"
-
-    def systemctl(self, *args, check=True):
+    def systemctl(self, *args: str, check: bool = True) -> str:
         rc, out, err = self.module.run_command(["systemctl", "--no-ask-password", *args])
         if check and rc != 0:
             raise Unproven(f"`systemctl {' '.join(args)}` failed: {err.strip() or out.strip()}")
         return out.strip()
 
-    def active(self, unit):
-        return self.systemctl("is-active", unit, check=False) in ("active", "activating", "reloading", "deactivating")
-
-    def running_stamp(self, slot):
-        """Stamp that the slot's process was started with; None if none runs."""
-        pid = self.systemctl("show", "--property=MainPID", "--value", self.unit(slot), check=False)
-        try:
-            environ = Path(f"/proc/{int(pid or 0)}/environ").read_bytes()
-        except OSError:
-            return None
-        values = dict(entry.partition(b"=")[::2] for entry in environ.split(b"\0"))
-        return values.get(STAMP.encode(), b"").decode() or None
-
-    def enabled_slot(self):
-        """Slot that the socket and the next boot lead to."""
-        return next((slot for slot in SLOTS if _read(self.leads_to) == self.leading(slot)), None)
-
-    def leading(self, slot):
-        """Drop-in of the socket that leads it to a slot."""
-        return f"[Socket]\nService={self.unit(slot)}\n"
-
-    def want(self, slot):
-        """Link by which a slot is started at boot."""
-        return UNITS / "multi-user.target.wants" / self.unit(slot)
-
-    def drop_in(self, slot, name):
-        return UNITS / f"{self.unit(slot)}.d" / name
-
-    def as_described(self, slot):
-        """Whether this slot serves what is asked for, and nothing is left to do."""
-        return (
-            self.running_stamp(slot) == self.stamp
-            and self.drop_in(slot, "20-keep.conf").exists()
-            and self.enabled_slot() == slot
-            and _read(UNITS / self.socket) == self.socket_text
-            and self.active(self.socket)
-            and not self.active(self.unit(other_than(slot)))
+    def units(self) -> dict[str, Unit]:
+        """What systemd says of the socket and of each slot, at one moment."""
+        keys = [self.socket, *SLOTS, PREFLIGHT]
+        said = self.systemctl(
+            "show",
+            "--property=ActiveState,StatusText,NeedDaemonReload",
+            *(key if key == self.socket else self.unit(key) for key in keys),
         )
-
-    def diff(self):
-        """The difference to what is on disk; the environment's values are nobody's to see."""
-        slot = self.enabled_slot()
-        before, after = {}, {self.socket: self.socket_text, "slot.service": self.slot_text}
-        after.update((k, v) for k, v in self.files.items() if k != "environment.json")
-        before[self.socket] = _read(UNITS / self.socket)
-        before["slot.service"] = _read(UNITS / self.unit(slot)) if slot else ""
-        for name in self.files:
-            before[name] = _read(self.config_dir / slot / name) if slot else ""
-        lines = []
-        for name, text in after.items():
-            lines += difflib.unified_diff(
-                before[name].splitlines(), text.splitlines(), f"{self.name}: {name}", f"{self.name}: {name}", lineterm=""
+        units = {}
+        for key, block in zip(keys, said.split("\n\n"), strict=True):
+            values = dict(line.partition("=")[::2] for line in block.splitlines())
+            units[key] = Unit(
+                values["ActiveState"], values.get("StatusText", ""), values["NeedDaemonReload"] == "yes"
             )
-        old = _read(self.config_dir / slot / "environment.json") if slot else ""
-        if old != self.files.get("environment.json", ""):
-            lines.append(f"{self.name}: environment variables changed")
-        return {"prepared": "\n".join(lines) + "\n"} if lines else {}
+        return units
 
-    # --- what changes it
+    def enabled_slot(self) -> str | None:
+        """Slot that the socket and the next boot lead to."""
+        return next((slot for slot in SLOTS if self.leading(slot).there()), None)
 
-    def write_slot(self, slot, units=UNITS):
-        """Write the slot's configuration and unit."""
-        folder = self.config_dir / slot
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        group = grp.getgrnam(self.name).gr_gid
-        for path, mode in ((self.config_dir.parent, 0o755), (self.config_dir, 0o755), (folder, 0o750)):
-            path.chmod(mode)
-        os.chown(folder, 0, group)
-        for name, text in self.files.items():
-            _write(folder / name, text, 0o640)
-            os.chown(folder / name, 0, group)
-        units.mkdir(parents=True, exist_ok=True)
-        _write(units / self.unit(slot), self.slot_text)
+    def slot_faults(self, slot: str, units: dict[str, Unit]) -> list[str]:
+        """What is wrong with a slot, were it the one to serve what is asked for."""
+        faults = []
+        if (units[slot].state, units[slot].status) != ("active", self.status):
+            faults.append(f"{self.unit(slot)} does not run {self.status}")
+        files = [*self.slot_files(slot), self.keep(slot)]
+        faults += [f"{file.path} is not as described" for file in files if not file.there()]
+        known = {file.path for file in files}
+        for folder in (self.config_dir / slot, self.drop_ins(slot)):
+            faults += [f"{path} is not ours" for path in folder.glob("*") if path not in known]
+        return faults
 
-    def start(self, slot):
-        self.systemctl("reset-failed", self.unit(slot), check=False)
-        self.systemctl("start", self.unit(slot))
+    def faults(self, slot: str, units: dict[str, Unit]) -> list[str]:
+        """What is left to do until this slot serves what is asked for; empty if nothing is."""
+        other = other_than(slot)
+        faults = self.slot_faults(slot, units)
+        files = (self.socket_file, self.leading(slot))
+        faults += [f"{file.path} is not as described" for file in files if not file.there()]
+        links = {**self.links(slot), self.good_link: str(self.release_dir)}
+        faults += [f"{link} does not lead to {to}" for link, to in links.items() if _to(link) != to]
+        if units[self.socket].state != "active":
+            faults.append(f"{self.socket} is {units[self.socket].state}")
+        if units[other].up or _to(self.want(other)):
+            faults.append(f"{self.unit(other)} is {units[other].state}, or would be started at boot")
+        if units[PREFLIGHT].up or any(path.exists() for path in self.preflight_leaves()):
+            faults.append(f"{self.unit(PREFLIGHT)} was left behind")
+        if any(units[key].reload_pending for key in (self.socket, slot)):
+            faults.append("systemd has not read its units again")
+        return faults
 
-    def ask(self, slot):
+    def diff(self, faults: list[str]) -> dict[str, str]:
+        """What is wrong and how the files differ; the environment's values are nobody's to see."""
+        lines = [f"{self.name}: {fault}" for fault in faults]
+        slot = self.enabled_slot() or SLOTS[0]
+        for file in [self.socket_file, *self.slot_files(slot)]:
+            if file.path.name != SECRET:
+                path = str(file.path)
+                old, new = _read(file.path).splitlines(), file.text.splitlines()
+                lines += difflib.unified_diff(old, new, path, path, lineterm="")
+        return {"prepared": "\n".join(lines) + "\n"}
+
+    def taken(self) -> str:
+        """What else on this host goes by the app's name; empty if nothing does."""
+        for folder in PACKAGED_UNITS:
+            for path in (folder / f"{self.name}.service", folder / self.socket):
+                if path.exists():
+                    return f"{path} belongs to a package"
+        try:
+            comment = pwd.getpwnam(self.name).pw_gecos
+        except KeyError:
+            # The app would run in a group of that name, and read what it may.
+            named = any(group.gr_name == self.name for group in grp.getgrall())
+            return f"a group {self.name} is there already" if named else ""
+        return "" if comment == USER_COMMENT else f"a user {self.name} is there already, and no app's,"
+
+    # --- what asks it
+
+    def ask(self, slot: str) -> None:
         """One health check; raises Unproven with URL, status and answer."""
         path = Path("/run") / f"{self.name}-{slot}" / "probe.sock"
         url = f"http+unix:/{path}{self.health_path}"
@@ -211,20 +315,20 @@ class App:
         try:
             connection.request("GET", self.health_path)
             response = connection.getresponse()
-            body = response.read(65536).decode("utf-8", "replace")
+            body = response.read(65536).decode("utf-8", "replace").strip()
         except (OSError, http.client.HTTPException) as error:
             raise Unproven(f"GET {url}: {error or type(error).__name__}") from error
         finally:
             connection.close()
         if response.status != 200:
-            raise Unproven(f"GET {url}: status {response.status}, want 200: {body.strip()[:300]}")
+            raise Unproven(f"GET {url}: status {response.status}, want 200: {body[:300]}")
         if self.release not in body:
             raise Unproven(
                 f"GET {url}: status 200, but the answer does not name the release {self.release}: the app"
-                f" has to return the environment variable APP_RELEASE in it. It said: {body.strip()[:300]}"
+                f" has to return the environment variable APP_RELEASE in it. It said: {body[:300]}"
             )
 
-    def prove(self, slot):
+    def prove(self, slot: str) -> None:
         """Wait until the slot is ready; raises Unproven with the last answer."""
         deadline = time.monotonic() + self.boot_timeout
         answers = 0
@@ -234,153 +338,190 @@ class App:
                 answers += 1
             except Unproven as problem:
                 answers = 0
-                state = self.systemctl("is-active", self.unit(slot), check=False)
+                state = self.units()[slot].state
                 if state not in ("active", "activating"):
                     raise Unproven(f"{self.unit(slot)} is {state}. {problem}") from problem
                 if time.monotonic() > deadline:
                     raise Unproven(f"not ready after {self.boot_timeout} s. {problem}") from problem
                 time.sleep(0.1)
 
-    def log(self, slot):
-        """The last lines that the slot said."""
-        invocation = self.systemctl("show", "--property=InvocationID", "--value", self.unit(slot), check=False)
-        _, out, _ = self.module.run_command(
-            ["journalctl", "--no-pager", "--output=cat", "--lines=40", f"_SYSTEMD_INVOCATION_ID={invocation}"]
-        )
-        return out.strip()
+    def log(self, *units: str) -> str:
+        """The last lines of what these units, and systemd about them, said since their last start."""
+        self.module.run_command(["journalctl", "--sync"])
+        matches: list[str] = []
+        for unit in units:
+            invocation = self.systemctl("show", "--property=InvocationID", "--value", unit, check=False)
+            if invocation:
+                matches += ["+"] if matches else []
+                matches += [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}"]
+        if not matches:
+            return "(none)"
+        command = ["journalctl", "--no-pager", "--output=cat", "--lines=40", *matches]
+        return self.module.run_command(command)[1].strip()
 
-    def preflight(self):
-        """Boot the release beside what serves; raises Unproven with its log."""
+    def hide(self, text: str) -> str:
+        """Take the values of the app's environment out of what it said."""
+        for secret in self.secrets:
+            if len(secret) > 3:
+                text = text.replace(secret, "********")
+        return text
+
+    # --- what changes it
+
+    def write_slot(self, slot: str) -> None:
+        """Write the slot's configuration and unit, and nothing beside them."""
+        folder = self.config_dir / slot
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.drop_ins(slot), ignore_errors=True)
+        folder.mkdir(parents=True)
+        for path, mode in ((self.config_dir.parent, 0o755), (self.config_dir, 0o755), (folder, 0o750)):
+            path.chmod(mode)
+        os.chown(folder, 0, grp.getgrnam(self.name).gr_gid)
+        for file in self.slot_files(slot):
+            file.write()
+        self.systemctl("daemon-reload")
+
+    def start(self, slot: str) -> None:
+        """Start a slot and wait until it is ready; raises Unproven with its log."""
+        units = [self.unit(slot)] if slot == PREFLIGHT else [self.socket, self.unit(slot)]
         try:
-            self.write_slot(PREFLIGHT, RUNTIME_UNITS)
-            self.systemctl("daemon-reload")
-            try:
-                self.start(PREFLIGHT)
-                self.prove(PREFLIGHT)
-            except Unproven as problem:
-                raise Unproven(f"{problem}\nLast lines of its log:\n{self.log(PREFLIGHT)}") from problem
-        finally:
-            self.systemctl("stop", self.unit(PREFLIGHT), check=False)
-            self.systemctl("reset-failed", self.unit(PREFLIGHT), check=False)
-            (RUNTIME_UNITS / self.unit(PREFLIGHT)).unlink(missing_ok=True)
-            shutil.rmtree(self.config_dir / PREFLIGHT, ignore_errors=True)
-        _write(self.proven_file, self.stamp)
+            self.systemctl("reset-failed", self.unit(slot), check=False)
+            # One by one: of two at once, systemd only says that a dependency failed.
+            for unit in units:
+                self.systemctl("start", unit)
+            self.prove(slot)
+        except Unproven as problem:
+            raise Unproven(f"{problem}\nLast lines of its log:\n{self.log(*units)}") from problem
 
-    def enable(self, slot):
+    def preflight_leaves(self) -> list[Path]:
+        return [RUNTIME_UNITS / self.unit(PREFLIGHT), self.drop_ins(PREFLIGHT), self.config_dir / PREFLIGHT]
+
+    def sweep(self) -> None:
+        """Remove the preflight slot."""
+        self.systemctl("stop", self.unit(PREFLIGHT), check=False)
+        self.systemctl("reset-failed", self.unit(PREFLIGHT), check=False)
+        unit, *folders = self.preflight_leaves()
+        unit.unlink(missing_ok=True)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def preflight(self) -> None:
+        """Boot the release beside what serves; raises Unproven with its log."""
+        self.sweep()  # a killed run may have left another release there
+        try:
+            self.write_slot(PREFLIGHT)
+            self.start(PREFLIGHT)
+        finally:
+            self.sweep()
+        self.proven_file.write()
+
+    def enable(self, slot: str) -> None:
         """Lead the socket and the next boot to this slot."""
-        self.want(slot).parent.mkdir(exist_ok=True)
-        _link(self.want(slot), f"../{self.unit(slot)}")
-        _write(self.leads_to, self.leading(slot))
+        for path, target in self.links(slot).items():
+            _link(path, target)
+        self.leading(slot).write()
         self.want(other_than(slot)).unlink(missing_ok=True)
         self.systemctl("daemon-reload")
 
-    def take_over(self):
+    def stop_all(self) -> None:
+        """Stop the socket and the slots; they may have lost each other."""
+        self.systemctl("stop", self.socket, *map(self.unit, SLOTS), check=False)
+        self.systemctl("reset-failed", self.socket, *map(self.unit, SLOTS), check=False)
+
+    def take_over(self, units: dict[str, Unit]) -> str:
         """Start the release in the idle slot, on the shared socket; returns the slot."""
-        now = next((slot for slot in SLOTS if self.running_stamp(slot)), self.enabled_slot())
+        # Both slots run after a killed run. The one that is enabled was proven, the other perhaps not.
+        enabled = self.enabled_slot()
+        running = [slot for slot in SLOTS if units[slot].up]
+        now = enabled if enabled in running or not running else running[0]
         slot = other_than(now)
         self.systemctl("stop", self.unit(slot), check=False)
         self.write_slot(slot)
-        self.drop_in(slot, "20-keep.conf").unlink(missing_ok=True)
-        _write(
-            self.drop_in(slot, "10-listen.conf"),
-            f"[Unit]\nRequires={self.socket}\nAfter={self.socket}\n"
-            f"[Service]\nSockets={self.socket}\nEnvironment={STAMP}={self.stamp}\n",
-        )
-        if self.enabled_slot() is None:
+        if enabled is None:
             # The socket does not start unless its service exists.
-            self.enable(slot)
-        self.systemctl("daemon-reload")
+            self.enable(now or slot)
         try:
             self.start(slot)
-            self.prove(slot)
-        except Unproven as problem:
-            log = self.log(slot)
+        except Unproven:
+            self.proven_file.path.unlink(missing_ok=True)
             self.systemctl("stop", self.unit(slot), check=False)
             if now:
                 self.systemctl("start", self.unit(now), check=False)
-            raise Unproven(f"{problem}\nLast lines of its log:\n{log}") from problem
+            else:
+                self.stop_all()  # a port that nobody answers is worse than one that refuses
+            raise
         return slot
 
-    def serve(self):
+    def serve(self, units: dict[str, Unit]) -> str:
         """Make the asked-for release the one that serves; returns its slot."""
-        # Both slots run after a killed run; one that was not kept is not proven.
-        slot = next(
-            (s for s in SLOTS if self.running_stamp(s) == self.stamp and self.drop_in(s, "20-keep.conf").exists()), None
-        )
-        if slot is None and _read(self.proven_file) != self.stamp:
+        self.sweep()
+        slot = next((slot for slot in SLOTS if not self.slot_faults(slot, units)), None)
+        if slot is None and not self.proven_file.there():
             self.preflight()
-        if _read(UNITS / self.socket) != self.socket_text:
-            # A listening socket cannot change its address. Its slots stop with it.
-            self.systemctl("stop", self.socket, check=False)
-            _write(UNITS / self.socket, self.socket_text)
-            self.systemctl("daemon-reload")
-        self.systemctl("reset-failed", self.socket, check=False)
-        if slot is None or self.running_stamp(slot) != self.stamp:
-            slot = self.take_over()
-        # Only a proven slot is restarted for ever: a start limit that a bad one hits would close
-        # the shared socket.
-        _write(self.drop_in(slot, "20-keep.conf"), "[Service]\nRestart=always\nRestartSec=1\n")
+        if not self.socket_file.there() or units[self.socket].state != "active":
+            # A socket cannot change its address while it listens, nor start while its slot runs.
+            self.stop_all()
+            self.socket_file.write()
+            units, slot = self.units(), None
+        if slot is None:
+            slot = self.take_over(units)
+        self.keep(slot).write()
+        # Before the other one stops: from here on the release may not be pruned.
+        _link(self.good_link, str(self.release_dir))
         self.enable(slot)
-        self.systemctl("enable", "--now", self.socket)
         self.systemctl("stop", self.unit(other_than(slot)), check=False)
-        self.mark_good()
         return slot
 
-    def mark_good(self):
-        """Leave a link that says that this release has served, and when it last began to."""
-        good = Path(self.release_dir).parent.parent / "good"
-        good.mkdir(exist_ok=True)
-        _link(good / Path(self.release_dir).name, self.release_dir)
-
-    def remove(self):
+    def remove(self) -> None:
         """Stop the app and remove what makes it run."""
-        units = [self.socket, *map(self.unit, SLOTS)]
-        self.systemctl("stop", *units, check=False)
-        self.systemctl("disable", self.socket, check=False)
+        self.sweep()
+        self.stop_all()
+        (UNITS / "sockets.target.wants" / self.socket).unlink(missing_ok=True)
         for slot in SLOTS:
             self.want(slot).unlink(missing_ok=True)
-        for unit in units:
+        for unit in (self.socket, *map(self.unit, SLOTS)):
             (UNITS / unit).unlink(missing_ok=True)
             shutil.rmtree(UNITS / f"{unit}.d", ignore_errors=True)
-        shutil.rmtree(self.config_dir)
         self.systemctl("daemon-reload")
-        self.systemctl("reset-failed", *units, check=False)
+        # Last: by this folder the next run knows that there is something to remove.
+        shutil.rmtree(self.config_dir, ignore_errors=True)
 
 
-def other_than(slot):
+def other_than(slot: str | None) -> str:
     """The other slot; blue where there is none yet."""
     return "green" if slot == "blue" else "blue"
 
 
-def _read(path):
+def _read(path: Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return ""
 
 
-def _write(path, text, mode=0o644):
-    """Write a whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.chmod(mode)
-    part.replace(path)
+def _to(path: Path) -> str:
+    """Where a symbolic link points; empty if there is none."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
-def _link(path, target):
+def _link(path: Path, target: str) -> None:
     """Point a symbolic link at a target, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(path)
 
 
-def main():
+def main() -> None:
     """Run as an Ansible module."""
+    described = ["release", "release_dir", "socket_unit", "slot_unit", "config", "worker"]
     module = AnsibleModule(
         argument_spec={
-            "state": {"choices": ["proven", "serving", "absent"], "required": True},
+            "state": {"choices": ["free", "proven", "serving", "absent"], "required": True},
             "name": {"required": True},
             "release": {},
             "release_dir": {"type": "path"},
@@ -392,46 +533,46 @@ def main():
             "worker": {},
             "environment_json": {"default": "", "no_log": True},
         },
-        required_if=[
-            ("state", state, ["release", "release_dir", "socket_unit", "slot_unit", "config", "worker"])
-            for state in ("proven", "serving")
-        ],
+        required_if=[("state", state, described) for state in ("proven", "serving")],
         supports_check_mode=True,
     )
     state = module.params["state"]
     app = App(module)
+    if state == "free":
+        taken = app.taken()
+        if taken:
+            module.fail_json(msg=f"{app.name}: {taken} on {socket.gethostname()}; give the app another name")
+        module.exit_json(changed=False)
+    if not module.check_mode:
+        # A module whose run was killed works on for a while.
+        lock = open(f"/run/paddock-{app.name}.lock", "w")  # noqa: SIM115 # held until the process ends
+        fcntl.flock(lock, fcntl.LOCK_EX)
     if state == "absent":
         if not module.check_mode:
             app.remove()
         module.exit_json(changed=True)
 
-    foreign = [
-        str(folder / unit)
-        for folder in PACKAGED_UNITS
-        for unit in (f"{app.name}.service", app.socket)
-        if (folder / unit).exists()
-    ]
-    if foreign:
-        module.fail_json(msg=f"{app.name}: {foreign[0]} belongs to a package of this host; give the app another name")
-    serving = next((slot for slot in SLOTS if app.as_described(slot)), None)
-    if serving:
-        module.exit_json(changed=False, slot=serving)
+    units = app.units()
+    faults = {slot: app.faults(slot, units) for slot in SLOTS}
+    slot = min(SLOTS, key=lambda slot: len(faults[slot]))
+    if not faults[slot]:
+        module.exit_json(changed=False, slot=slot)
+    diff = app.diff(faults[slot]) if state == "serving" else {}
     if module.check_mode:
-        module.exit_json(changed=state == "serving", diff=app.diff() if state == "serving" else {})
-    diff = app.diff()
+        module.exit_json(changed=state == "serving", diff=diff)
     try:
         if state == "proven":
-            if _read(app.proven_file) != app.stamp and app.stamp not in map(app.running_stamp, SLOTS):
+            if not app.proven_file.there() and all(app.slot_faults(slot, units) for slot in SLOTS):
                 app.preflight()
             module.exit_json(changed=False)
-        slot = app.serve()
+        slot = app.serve(units)
     except Unproven as problem:
-        still = app.enabled_slot()
-        alive = still and app.active(app.unit(still))
-        state = f"the release before it keeps serving ({app.unit(still)})" if alive else "no release of it serves"
+        units = app.units()
+        alive = [app.unit(slot) for slot in SLOTS if units[slot].state == "active"]
+        outcome = f"the release before it keeps serving ({alive[0]})" if alive else "no release of it serves"
         module.fail_json(
-            msg=f"{app.name} {app.release} did not prove itself on {socket.gethostname()}; {state}.\n{problem}\n"
-            f"Mend the app and run the playbook again."
+            msg=f"{app.name} {app.release} did not prove itself on {socket.gethostname()}; {outcome}.\n"
+            f"{app.hide(str(problem))}\nMend the app and run the playbook again."
         )
     module.exit_json(changed=True, slot=slot, diff=diff)
 

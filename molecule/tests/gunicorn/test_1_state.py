@@ -1,0 +1,86 @@
+"""What stands on a host after a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+APPS = {"echo": 8080, "drain": 8081}
+app_and_port = pytest.mark.parametrize(("app", "port"), APPS.items())
+FORBIDDEN = 15
+
+
+@app_and_port
+def test_one_slot_serves(node: Any, app: str, port: int) -> None:
+    """One slot is active and wanted at boot, on a socket that is too; it runs its release as its user."""
+    slot = node.slot(app)
+    assert node.sh(f"systemctl is-enabled {app}.socket") == "enabled"
+    assert node.sh(f"ps -o user= -p {slot.pid}") == app
+    said = node.http(port).json
+    assert said["master"] == slot.pid
+    release = f"/srv/{app}/releases/{node.release(app)}"
+    assert said["folder"].startswith(release)
+    assert node.sh(f"find {release}-py* ! -user root -o -perm /022 ! -type l") == ""
+    assert node.sh(f"readlink -f /srv/{app}/good/$(ls -t /srv/{app}/good | head -1)") == said[
+        "folder"
+    ].removesuffix("/app")
+
+
+@app_and_port
+def test_configuration_is_for_root_and_the_app(node: Any, app: str, port: int) -> None:
+    """Nobody else reads it, and the app cannot change it."""
+    color = node.slot(app).color
+    modes = set(node.sh(f"stat -c '%a %U:%G' /etc/paddock/{app}/{color}/*").splitlines())
+    assert modes == {f"640 root:{app}"}
+    assert node.sh(f"stat -c '%a %U:%G' /etc/paddock/{app}/{color}") == f"750 root:{app}"
+
+
+@app_and_port
+def test_exposure(node: Any, app: str, port: int) -> None:
+    """Systemd's own judgement of the sandbox, times ten."""
+    node.sh(f"systemd-analyze security --threshold=15 {app}-{node.slot(app).color}.service")
+
+
+def test_sandbox(node: Any) -> None:
+    """What the sandbox forbids does not work."""
+    outcome = node.http(8080, "/attempts").json
+    assert len(outcome) == FORBIDDEN
+    assert {what for what, said in outcome.items() if said == "done"} == set()
+
+
+def test_environment_is_exact(node: Any, fleet: Any) -> None:
+    """Every byte of the description reaches the app, and nothing of ours beside it."""
+    environment = node.http(8080).json["environment"]
+    wanted = fleet.app("echo")["environment"]
+    assert {key: environment.get(key) for key in wanted} == wanted
+    assert not [key for key in environment if key.startswith("PADDOCK")]
+
+
+def test_scheme_and_request_id(node: Any, until: Any) -> None:
+    """The scheme is taken from a trusted proxy, as loopback is; the balancer's request id is logged."""
+    said = node.http(8080, **{"X-Forwarded-Proto": "https", "X-Request-Id": "paddock-123"}).json
+    assert (said["scheme"], said["headers"]["X-Request-Id"]) == ("https", "paddock-123")
+    log = f"journalctl -u echo-{node.slot('echo').color} -o cat -n 50"
+    until(lambda: "paddock-123 " in node.sh(log), "it is logged", 5)
+
+
+def test_scheme_of_a_stranger(node: Any) -> None:
+    """Nobody but the balancers is believed, not even the host's own other address."""
+    ask = (
+        "python3 -c \"import urllib.request as u; print(u.urlopen(u.Request('http://{address}:8080/',"
+        " headers={{'X-Forwarded-Proto': 'https'}})).read().decode())\""
+    )
+    said = json.loads(node.sh(ask.format(address=node.sh("hostname -I | cut -d' ' -f1"))))
+    assert said["client"] != "127.0.0.1"
+    assert said["scheme"] == "http"
+
+
+def test_prints_reach_the_journal(node: Any, until: Any) -> None:
+    """At once, without a flush in the app."""
+    unit = f"drain-{node.slot('drain').color}"
+    count = f"journalctl -u {unit} -o cat | grep -c '^drain was asked$' || true"
+    before = int(node.sh(count))
+    node.http(8081)
+    until(lambda: int(node.sh(count)) == before + 1, "the line is there", 5)

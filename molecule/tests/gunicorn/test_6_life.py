@@ -1,0 +1,104 @@
+"""What happens to an app on its host, without a run, and when it moves or leaves."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+PORTS = {"echo": 8080, "drain": 8081}
+
+
+@pytest.mark.parametrize("app", PORTS)
+def test_killed_master_comes_back(node: Any, until: Any, app: str) -> None:
+    """Within seconds, by itself, as the same release, and the next run has nothing to do."""
+    slot, release = node.slot(app), node.release(app)
+    node.sh(f"kill -9 {slot.pid}")
+    until(
+        lambda: node.sh(f"systemctl is-active {app}-{slot.color}", check=False) == "active", "it is back", 5
+    )
+    now = node.slot(app)
+    assert (now.color, node.release(app)) == (slot.color, release)
+    assert now.pid != slot.pid
+
+
+def test_a_request_starts_a_stopped_slot(node: Any) -> None:
+    """The socket goes on to listen."""
+    color = node.slot("echo").color
+    node.sh(f"systemctl stop echo-{color}")
+    assert node.http(8080).status == 200
+    assert node.slot("echo").color == color
+
+
+def test_stopped_socket_stops_the_app(node: Any) -> None:
+    """This is how an operator stops an app, and starts it again."""
+    color = node.slot("echo").color
+    node.sh("systemctl stop echo.socket")
+    assert node.sh(f"systemctl is-active echo-{color}", check=False) == "inactive"
+    with pytest.raises(OSError):
+        node.http(8080)
+    node.sh("systemctl start echo.socket")
+    assert node.http(8080).status == 200
+
+
+def test_reboot(nodes: list[Any], fleet: Any, reboot: Any) -> None:
+    """All apps answer again without a run, and a run finds nothing to do."""
+    before = [(node.slot(app).color, node.release(app)) for node in nodes for app in PORTS]
+    reboot(nodes)
+    assert [(node.slot(app).color, node.release(app)) for node in nodes for app in PORTS] == before
+    assert fleet.configure().changed == 0
+
+
+@pytest.fixture
+def changed_fleet(fleet: Any) -> Any:
+    """The fleet, whose description is put back afterwards."""
+    apps = copy.deepcopy(fleet.apps)
+    yield fleet
+    fleet.apps = apps
+
+
+# A packaged unit, a group, a user of the system.
+NAMES = ["ssh", "shadow", "games"]
+
+
+def test_names_that_are_taken(changed_fleet: Any, nodes: list[Any]) -> None:
+    """An app may not become somebody else; nothing was touched."""
+    fleet, node = changed_fleet, nodes[0]
+    for number, name in enumerate(NAMES):
+        if not (fleet.source / name).exists():
+            (fleet.source / name).symlink_to(fleet.source / "echo")
+        fleet.apps.append({**fleet.app("echo"), "name": name, "port": 8200 + number})
+    look = "sha256sum /etc/passwd /etc/group; ls -a /etc/paddock /etc/systemd/system"
+    before = node.sh(look)
+    run = fleet.configure("--limit", node.name, rc=2)
+    assert [name for name in NAMES if f"failed: [{node.name}] (item={name})" not in run.output] == [], (
+        run.output
+    )
+    assert "give the app another name" in run.output
+    assert node.sh(look) == before
+
+
+def test_port_and_departure(changed_fleet: Any, nodes: list[Any]) -> None:
+    """An app moves to another port; one that left the description is stopped and its units are gone."""
+    fleet, node = changed_fleet, nodes[0]
+    fleet.app("echo")["port"] = 8090
+    fleet.apps.remove(fleet.app("drain"))
+    fleet.configure("--limit", node.name)
+    assert node.http(8090).status == 200
+    node.slot("echo")
+    for port in PORTS.values():
+        with pytest.raises(OSError):
+            node.http(port)
+    assert node.sh("ls -R /etc/systemd/system | grep ^drain", check=False) == ""
+    assert node.sh("systemctl list-units --all --plain --no-legend 'drain*'") == ""
+    assert node.sh("ls /etc/paddock") == "echo"
+    assert node.sh("ls /srv/drain/releases") != ""
+    assert fleet.configure("--limit", node.name).changed == 0
+
+
+def test_return(fleet: Any, nodes: list[Any]) -> None:
+    """Both come back to where they were."""
+    node = nodes[0]
+    fleet.configure("--limit", node.name)
+    assert [node.http(port).status for port in PORTS.values()] == [200, 200]
