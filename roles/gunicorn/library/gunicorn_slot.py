@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Bring one app of this host to a state: free, proven, serving or absent."""
+"""Bring one app of this host to a state: proven, serving or absent."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ description:
     that says what should run. So a run that was killed at any point is finished by the next.
   - A release is first booted in a third slot, C(preflight), which has the same sandbox and a
     socket of its own only. Nothing that serves is touched unless that succeeds.
+  - The app's user is made too, and its name refused if something else on the host goes by it.
   - One call at a time works on an app. What a killed run left behind on the host is waited for.
 options:
   state:
     description:
-      - C(free) fails if the app's name belongs to something else on this host.
-      - C(proven) boots the release aside and asks it whether it is ready.
+      - C(proven) boots the release aside and asks it whether it is ready. Where the app has never
+        served there is nothing to protect, and the release serves at once.
       - C(serving) proves it if that has not been done, starts it in the idle slot, and stops the
         other slot when it answers.
       - C(absent) stops the app and removes its units and its configuration; releases stay.
-    choices: [free, proven, serving, absent]
+    choices: [proven, serving, absent]
     required: true
     type: str
   name: {description: Name of the app and of its units and user., required: true, type: str}
@@ -55,6 +56,7 @@ RETURN = r"""
 slot: {description: The slot that serves., returned: when serving, type: str, sample: blue}
 """
 
+import contextlib
 import difflib
 import fcntl
 import grp
@@ -368,6 +370,17 @@ class App:
 
     # --- what changes it
 
+    def add_user(self) -> None:
+        """Make the user that the app runs as."""
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(self.name)
+            return
+        options = ["--system", "--user-group", "--no-create-home", "--home-dir=/nonexistent"]
+        shell = "--shell=/usr/sbin/nologin"
+        self.module.run_command(
+            ["useradd", *options, shell, f"--comment={USER_COMMENT}", self.name], check_rc=True
+        )
+
     def write_slot(self, slot: str) -> None:
         """Write the slot's configuration and unit, and nothing beside them."""
         folder = self.config_dir / slot
@@ -456,7 +469,7 @@ class App:
         """Make the asked-for release the one that serves; returns its slot."""
         self.sweep()
         slot = next((slot for slot in SLOTS if not self.slot_faults(slot, units)), None)
-        if slot is None and not self.proven_file.there():
+        if slot is None and self.enabled_slot() and not self.proven_file.there():
             self.preflight()
         if not self.socket_file.there() or units[self.socket].state != "active":
             # A socket cannot change its address while it listens, nor start while its slot runs.
@@ -521,7 +534,7 @@ def main() -> None:
     described = ["release", "release_dir", "socket_unit", "slot_unit", "config", "worker"]
     module = AnsibleModule(
         argument_spec={
-            "state": {"choices": ["free", "proven", "serving", "absent"], "required": True},
+            "state": {"choices": ["proven", "serving", "absent"], "required": True},
             "name": {"required": True},
             "release": {},
             "release_dir": {"type": "path"},
@@ -538,11 +551,9 @@ def main() -> None:
     )
     state = module.params["state"]
     app = App(module)
-    if state == "free":
-        taken = app.taken()
-        if taken:
-            module.fail_json(msg=f"{app.name}: {taken} on {socket.gethostname()}; give the app another name")
-        module.exit_json(changed=False)
+    taken = app.taken()
+    if taken and state != "absent":
+        module.fail_json(msg=f"{app.name}: {taken} on {socket.gethostname()}; give the app another name")
     if not module.check_mode:
         # A module whose run was killed works on for a while.
         lock = open(f"/run/paddock-{app.name}.lock", "w")  # noqa: SIM115 # held until the process ends
@@ -561,10 +572,12 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=state == "serving", diff=diff)
     try:
-        if state == "proven":
+        app.add_user()
+        if state == "proven" and app.enabled_slot():
             if not app.proven_file.there() and all(app.slot_faults(slot, units) for slot in SLOTS):
                 app.preflight()
             module.exit_json(changed=False)
+        # Where the app has never served there is nothing to protect: its start is its proof.
         slot = app.serve(units)
     except Unproven as problem:
         units = app.units()
