@@ -63,9 +63,7 @@ def test_id_and_archive(app: Path, archives: Path) -> None:
         ("run.sh", "0o755"),
         ("static/a.css", "0o644"),
     ]
-    assert {(member.mtime, member.uid, member.gid, member.uname) for member in members} == {
-        (0, 0, 0, "")
-    }
+    assert {(member.mtime, member.uid, member.gid, member.uname) for member in members} == {(0, 0, 0, "")}
 
 
 def test_archive_is_reproducible(app: Path) -> None:
@@ -207,6 +205,4 @@ def test_refused_folder(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(AnsibleError) as caught:
             identifier(tmp_path / name)
-        assert (
-            str(caught.value) == f"{tmp_path / name} {state}; allowed: a folder with the app's code"
-        )
+        assert str(caught.value) == f"{tmp_path / name} {state}; allowed: a folder with the app's code"

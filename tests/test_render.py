@@ -348,7 +348,7 @@ def test_gunicorn_conf(gunicorn: Callable[..., str], entry: dict[str, Any], expe
 def test_gunicorn_trusts_the_balancers_only(gunicorn: Callable[..., str]) -> None:
     """Whose X-Forwarded-Proto is believed comes from the inventory."""
     found = settings(gunicorn("gunicorn.conf.py.j2"))
-    assert found["forwarded_allow_ips"] == "'10.1.0.1,127.0.0.1,::1'"
+    assert found["balancers"] == "['10.1.0.1']"
     assert found["forwarder_headers"] == "''"
 
 

@@ -106,8 +106,7 @@ WHOLE = "a whole number from 1 to 128"
             {"server_names": ["a.org", "a.org"]},
             "apps[0].server_names",
             '["a.org", "a.org"]',
-            "a list of host names such as www.example.org (letters, digits, dashes and dots), each"
-            " once",
+            "a list of host names such as www.example.org (letters, digits, dashes and dots), each once",
         ),
         ({"server_names": "a.org"}, "apps[0].server_names", '"a.org"', "a list of host names"),
         # B14: values of the environment are never shown
@@ -259,8 +258,7 @@ def test_two_apps_with_one_name_or_port() -> None:
     """B6: both apps are named."""
     [text] = check(app("shop"), app("live"))
     assert text == (
-        "apps[1].port is 8080; allowed: a port that no other app has"
-        " (apps[0] shop and apps[1] live share it)"
+        "apps[1].port is 8080; allowed: a port that no other app has (apps[0] shop and apps[1] live share it)"
     )
     texts = check(app("shop"), app("shop", 8081, routes=[{"path": "/b/"}]))
     assert texts == [
@@ -285,17 +283,14 @@ def test_apps_that_share_a_host_name() -> None:
     one, two = app("one", server_names=names), app("two", 8081, server_names=["B.org"])
     [text] = check(one, two)
     assert text == (
-        'apps[1].server_names is ["B.org"]; allowed: the same list for one and two, because both'
-        " have b.org"
+        'apps[1].server_names is ["B.org"]; allowed: the same list for one and two, because both have b.org'
     )
     assert check(one, {**two, "server_names": names[::-1]}) == []
 
 
 def test_one_bad_key_hides_nothing() -> None:
     """All problems are found at once, also where another key of the same app is wrong."""
-    texts = check(
-        app("shop", body_size="10mb", routes=[{"path": 3}, {"path": "/x"}]), "live", app("nginx")
-    )
+    texts = check(app("shop", body_size="10mb", routes=[{"path": 3}, {"path": "/x"}]), "live", app("nginx"))
     assert {text.partition(";")[0] for text in texts} == {
         'apps[0].body_size is "10mb"',
         "apps[0].routes[0].path is 3",
@@ -388,10 +383,7 @@ def test_twins(one: str, two: str) -> None:
 def test_balancer_on_a_backend() -> None:
     """B4: a host may be both if the ports differ, whether by name or by address."""
     same = host("h1", "192.0.2.1", nginx_port=8080)
-    text = (
-        "nginx_port of h1 is 8080; allowed: a port that no app of the same host has (shop has it"
-        " on h1)"
-    )
+    text = "nginx_port of h1 is 8080; allowed: a port that no app of the same host has (shop has it on h1)"
     assert check_fleet([same], [same]) == [text]
     other = host("lb", "192.0.2.1", nginx_status_port="8080")
     [text] = check_fleet([host("h1", "192.0.2.1")], [other])
@@ -519,9 +511,7 @@ def test_bad_lock(tmp_path: Path, lock: str, line: int, text: str) -> None:
 def test_tornado_is_pinned(tmp_path: Path) -> None:
     """A Tornado app brings Tornado; a Flask app need not bring Flask."""
     lock = tmp_path / "requirements.txt"
-    lock.write_text(
-        f"--index-url https://a.org\nGunicorn==27.0.1; python_version > '3' \\\n {HASH}"
-    )
+    lock.write_text(f"--index-url https://a.org\nGunicorn==27.0.1; python_version > '3' \\\n {HASH}")
     [problem] = check_lock(lock, "tornado")
     assert problem.text == "tornado is missing; allowed: tornado==version"
     assert list(check_lock(lock, "flask")) == []
@@ -645,9 +635,7 @@ def fleet(tmp_path: Path) -> Fleet:
     return Fleet(tmp_path / "fleet")
 
 
-@pytest.mark.parametrize(
-    "options", [(), ("--check",), ("--limit", "b1"), ("--tags", "nginx")], ids=" ".join
-)
+@pytest.mark.parametrize("options", [(), ("--check",), ("--limit", "b1"), ("--tags", "nginx")], ids=" ".join)
 def test_good_fleet(fleet: Fleet, options: tuple[str, ...]) -> None:
     """B25, B26: a good fleet passes, with every option, and the task does run."""
     before = sorted(fleet.folder.rglob("*"))
@@ -656,15 +644,11 @@ def test_good_fleet(fleet: Fleet, options: tuple[str, ...]) -> None:
     assert sorted(after) == [path for path in before if "__pycache__" not in path.parts]
 
 
-@pytest.mark.parametrize(
-    "options", [(), ("--check",), ("--limit", "b1"), ("--tags", "nginx")], ids=" ".join
-)
+@pytest.mark.parametrize("options", [(), ("--check",), ("--limit", "b1"), ("--tags", "nginx")], ids=" ".join)
 def test_bad_apps(fleet: Fleet, options: tuple[str, ...]) -> None:
     """B8, B25, B26: file, line, key, value and what is allowed, with every option."""
     fleet.edit(APPS_FILE, "framework: flask", "framework: djnago")
-    fleet.refuses(
-        f'{APPS_FILE}:4: apps[0].framework is "djnago"; allowed: flask, tornado', *options
-    )
+    fleet.refuses(f'{APPS_FILE}:4: apps[0].framework is "djnago"; allowed: flask, tornado', *options)
 
 
 GROUP = "a group with at least one host; the inventory has"
@@ -679,9 +663,7 @@ GROUP = "a group with at least one host; the inventory has"
             " (did you mean backend?)",
         ),
         (
-            lambda fleet: fleet.write(
-                "inventory/hosts.yml", "{backends: {}, balancers: {hosts: {lb: {}}}}"
-            ),
+            lambda fleet: fleet.write("inventory/hosts.yml", "{backends: {}, balancers: {hosts: {lb: {}}}}"),
             f"inventory/hosts.yml: group backends is empty; allowed: {GROUP} balancers",
         ),
         (
@@ -713,9 +695,7 @@ GROUP = "a group with at least one host; the inventory has"
             "inventory/group_vars/all/x.yml:1: nginx_prot is unknown; allowed: nginx_front_proxies",
         ),
         (
-            lambda fleet: fleet.write(
-                "inventory/group_vars/all/x.yml", "nginx_front_proxies: 192.0.2.7\n"
-            ),
+            lambda fleet: fleet.write("inventory/group_vars/all/x.yml", "nginx_front_proxies: 192.0.2.7\n"),
             'inventory/group_vars/all/x.yml:1: nginx_front_proxies is "192.0.2.7"; allowed: a list',
         ),
         (

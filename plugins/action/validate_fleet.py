@@ -105,9 +105,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
     _supports_check_mode = True
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Look at the whole inventory and fail with everything that is wrong with it.
 
         Args:
@@ -156,8 +154,7 @@ class ActionModule(ActionBase):
         for group in backends, balancers:
             yield from check_group(group, self.groups)
         members = {
-            group: [str(name) for name in self.groups.get(group, [])]
-            for group in (backends, balancers)
+            group: [str(name) for name in self.groups.get(group, [])] for group in (backends, balancers)
         }
         apps: dict[str, list[App]] = {}
         hosts: dict[str, Host] = {}

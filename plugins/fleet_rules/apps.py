@@ -135,9 +135,7 @@ def check_apps(apps: list[App]) -> Iterator[Problem]:
     for index, app in enumerate(apps):
         if app.get("name") in RESERVED_NAMES:
             path = ("apps", index, "name")
-            yield problem(
-                path, f"is {show(app['name'])}", "a name that is no user or unit of Debian's own"
-            )
+            yield problem(path, f"is {show(app['name'])}", "a name that is no user or unit of Debian's own")
     yield from _check_server_names(apps)
     yield from _check_paths(apps)
     yield from _check_claims(apps)
@@ -193,9 +191,7 @@ def _check_paths(apps: list[App]) -> Iterator[Problem]:
             if re.search(r"//|/\.\.?(/|\Z)", route[key]):
                 yield problem(where, state, "a path without //, /./ and /../")
             elif route.get("exact") is False and not route[key].endswith("/"):
-                yield problem(
-                    where, state, "a path that ends in /, unless the route says exact: true"
-                )
+                yield problem(where, state, "a path that ends in /, unless the route says exact: true")
 
 
 def _check_claims(apps: list[App]) -> Iterator[Problem]:

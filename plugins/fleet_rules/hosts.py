@@ -104,9 +104,7 @@ def _check_address(host: Host, host_name: str, *, loopback: bool) -> Iterator[Pr
 
 def _of(host: Host, name: str, allowed: str) -> Problem:
     value = host.values.get(name, host.name)
-    return problem(
-        (name,), f"is {show(value)}", allowed, key=f"{name} of {host.name}", host=host.name
-    )
+    return problem((name,), f"is {show(value)}", allowed, key=f"{name} of {host.name}", host=host.name)
 
 
 def _address(host: Host) -> object:
@@ -147,8 +145,7 @@ def _check_ports(balancer: Host, backends: list[Host]) -> Iterator[Problem]:
                 yield _of(
                     balancer,
                     name,
-                    f"a port that no app of the same host has ({app.get('name')} has it on"
-                    f" {backend.name})",
+                    f"a port that no app of the same host has ({app.get('name')} has it on {backend.name})",
                 )
 
 
@@ -172,9 +169,7 @@ def _check_ladder(backends: list[Host], balancers: list[Host]) -> Iterator[Probl
     idle, retry = "nginx_upstream_keepalive", "nginx_next_upstream_timeout"
     for balancer, backend in product(balancers, backends):
         limits = [(idle, "gunicorn_keepalive", backend.values.get("gunicorn_keepalive"))]
-        limits += [
-            (retry, f"timeout of {app.get('name')}", app.get("timeout")) for app in backend.apps
-        ]
+        limits += [(retry, f"timeout of {app.get('name')}", app.get("timeout")) for app in backend.apps]
         for name, other, limit in limits:
             lower, upper = _seconds(balancer.values.get(name)), _seconds(limit)
             if lower is not None and upper is not None and lower >= upper:

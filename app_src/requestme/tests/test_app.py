@@ -94,9 +94,7 @@ def test_other_paths_are_unknown(client: FlaskClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_environment_reaches_the_factory(
-    module: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_reaches_the_factory(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Name and release come from the environment at the time of the call."""
     monkeypatch.setenv("APP_NAME", "other")
     monkeypatch.setenv("APP_RELEASE", "r43")

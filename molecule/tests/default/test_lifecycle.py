@@ -101,6 +101,26 @@ def test_one_more_backend(site: Site, client: Client, load: Load, tmp_path: Path
 
 
 @pytest.fixture
+def names() -> None:
+    """Names for the nodes: there is no DNS in their network."""
+    lines = "".join(f"{node['fleet_address']} {name}\n" for name, node in NODES.items())
+    for node in NODES.values():
+        append = ["podman", "exec", "-i", node["container"], "tee", "-a", "/etc/hosts"]
+        subprocess.run(append, input=lines, text=True, check=True, capture_output=True)
+
+
+@pytest.mark.usefixtures("names")
+def test_a_fleet_of_names(site: Site, client: Client, load: Load) -> None:
+    """Hosts may be known by names instead of addresses; changing that loses no request."""
+    with load:
+        run = site("-e", '{"fleet_address": "{{ inventory_hostname }}"}')
+    assert run.rc == 0, run.output
+    assert load.failures == []
+    assert set(client.served_by(8)) == {"app1", "app2"}
+    assert site().rc == 0
+
+
+@pytest.fixture
 def dead_app2() -> None:
     """A backend that is switched off."""
     subprocess.run(["podman", "stop", "-t", "0", NODES["app2"]["container"]], check=True, capture_output=True)
