@@ -1,6 +1,7 @@
 #!/bin/sh
 # Resolve every *.in into the lock beside it, for Python 3.11 and newer, with hashes.
 set -eu
+export UV_SYSTEM_CERTS=true # a company's proxy may sign for the package index
 lock() {
   uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' "$@"

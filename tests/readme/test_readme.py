@@ -68,6 +68,7 @@ def test_every_command(checkout: Path) -> None:
         name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "VIRTUAL_"))
     }
     environment["PATH"] = os.environ["PATH"].replace(f"{ROOT}/.venv/bin:", "")
+    environment["UV_SYSTEM_CERTS"] = "true"  # a company's proxy may sign for the package index
     outputs: list[str] = []
     activate = ""
     for block in blocks(checkout / "README.md"):
