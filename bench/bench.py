@@ -7,6 +7,7 @@ wall-clock seconds; what is compared is measured in the same run, in turns.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -14,6 +15,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -62,7 +65,8 @@ class Fleet:
         (WORK / "group_vars").symlink_to(ROOT / "inventory/group_vars")
         inventory: dict[str, Any] = {group: {"hosts": {}} for group in HOSTS.values()}
         # The plain script shares connections, as Ansible does.
-        shared = ("ControlMaster=auto", "ControlPersist=60", "ControlPath=~/.ssh/paddock-%C", "User=root")
+        sockets = tempfile.mkdtemp(prefix="paddock-")  # a socket's path must be short
+        shared = ("ControlMaster=auto", "ControlPersist=60", f"ControlPath={sockets}/%C", "User=root")
         config = "".join(f"{option}\n" for option in ("Host *", *SSH_OPTIONS, *shared))
         for name, node in self.nodes.items():
             inventory[HOSTS[name]]["hosts"][name] = {
@@ -148,7 +152,7 @@ for path in glob.glob("/proc/[0-9]*"):
     try:
         if f"/{sys.argv[1]}" in open(path + "/cgroup").read():
             fields = open(path + "/stat").read().rpartition(")")[2].split()
-            total += sum(map(int, fields[11:13])) / tick
+            total += sum(map(int, fields[11:15])) / tick  # with its dead children
     except OSError:
         pass
 print(total)
@@ -183,6 +187,20 @@ def peak_memory(fleet: Fleet, host: str) -> str:
     return "not told on this machine"
 
 
+def readdress(archive: bytes, table: dict[str, str]) -> bytes:
+    """Replace the addresses in the files of an archive: the next fleet's nodes have others."""
+    out = io.BytesIO()
+    pattern = re.compile("|".join(rf"\b{re.escape(address)}\b" for address in table))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for member in old:
+            file = old.extractfile(member)
+            content = file.read() if file else b""
+            content = pattern.sub(lambda match: table[match[0]], content.decode()).encode()
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
 def edited_source(text: str) -> Path:
     """A copy of app_src with one line of requestme changed."""
     target = WORK / f"app_src_{text}"
@@ -212,6 +230,7 @@ def measure() -> list[tuple[str, str, str]]:
     for host in HOSTS:
         fleet.archive(host)
     kept = {host: (WORK / f"{host}.tar").read_bytes() for host in HOSTS}
+    addresses = {node["fleet_address"]: name for name, node in fleet.nodes.items()}
 
     say("a run with nothing to do")
     noops = [timed(fleet.site) for _ in range(ROUNDS)]
@@ -236,10 +255,10 @@ def measure() -> list[tuple[str, str, str]]:
 
     say("the plain script: bare nodes to serving")
     fleet = Fleet()
+    table = {old: fleet.nodes[name]["fleet_address"] for old, name in addresses.items()}
     for host, content in kept.items():
-        (WORK / f"{host}.tar").write_bytes(content)
+        (WORK / f"{host}.tar").write_bytes(readdress(content, table))
     plain, _ = timed(lambda: sh(str(ROOT / "bench/plain.sh"), str(fleet.ssh_config), str(WORK), *HOSTS))
-    # Podman gives out the same addresses in the same order, so the first fleet's files fit.
     if not fleet.serves():
         raise SystemExit("the plain script's fleet does not serve")
     rates = [(a[0], b[0]) for a, b in loads]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-UV = "/opt/paddock/bin/uv"
+UV = "/opt/paddock/uv"
 # Kills the module that calls uv: instead of a call, while uv works on, or after it.
 TRAP = """#!/bin/sh
 case "$(cat /run/moment),$2" in

@@ -39,7 +39,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-UV = "/opt/paddock/bin/uv"
+UV = "/opt/paddock/uv"
 
 
 class Failed(Exception):

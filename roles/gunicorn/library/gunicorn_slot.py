@@ -461,7 +461,7 @@ class App:
             if now:
                 self.systemctl("start", self.unit(now), check=False)
             else:
-                self.stop_all()  # a port that nobody answers is worse than one that refuses
+                self.remove()  # nothing of it may start at the next boot
             raise
         return slot
 
