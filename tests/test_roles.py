@@ -31,7 +31,7 @@ def defaults(role: Path) -> dict[str, Any]:
 
 def sources(role: Path) -> Iterator[Path]:
     """Return the files of a role that Ansible evaluates."""
-    for folder in ("tasks", "handlers", "vars", "templates"):
+    for folder in ("tasks", "handlers", "vars", "templates", "action_plugins"):
         yield from sorted((role / folder).glob("**/*.*"))
 
 
@@ -96,6 +96,8 @@ def test_private_variables(role: Path) -> None:
         for name in private.findall(path.read_text()):
             places[name] = places.get(name, 0) + 1
     defined = set(load(role / "vars/main.yml"))
+    for path in role.glob("action_plugins/*.py"):
+        defined |= set(re.findall(r'"(__\w+)": ', path.read_text()))
     for path in role.glob("tasks/*.yml"):
         defined |= {name for name in definitions(load(path)) if name.startswith("__")}
     assert places.keys() - defined == set()

@@ -406,14 +406,15 @@ def test_nginx_ports_differ() -> None:
     assert text == "nginx_status_port of lb is 8099; allowed: another port than nginx_port has"
 
 
-@pytest.mark.parametrize("batch", [0, -1, "0%", "101%", "half", 1.5, True, [1, 2], None, "1\n"])
+@pytest.mark.parametrize("batch", [0, -1, "0%", "101%", "half", 1.5, True, [], [1, "0%"], None, "1\n"])
 def test_bad_batch(batch: object) -> None:
     """A batch is a number or a share of the hosts."""
     [text] = check_fleet([host("b1", fleet_batch=batch)], [host("lb")])
-    assert text.startswith(f"fleet_batch is {show(batch)}; allowed: a whole number from 1")
+    bad = batch[-1] if isinstance(batch, list) and batch else batch
+    assert text.startswith(f"fleet_batch is {show(bad)}; allowed: a whole number from 1")
 
 
-@pytest.mark.parametrize("batch", [1, 200, "2", "1%", "100%"])
+@pytest.mark.parametrize("batch", [1, 200, "2", "1%", "100%", [1, "50%", 7]])
 def test_good_batch(batch: object) -> None:
     """Any number of hosts and any share is right."""
     assert check_fleet([host("b1", fleet_batch=batch)], [host("lb")]) == []

@@ -183,6 +183,8 @@ class ActionModule(ActionBase):
         )
 
     def _check_sources(self, apps: list[App]) -> Iterator[Problem]:
+        if not self.given["app_src"]:  # a rollback needs no source
+            return
         lookup = lookup_loader.get("release", loader=self._loader, templar=self._templar)
         for index, app in enumerate(apps):
             if "name" not in app:

@@ -151,12 +151,15 @@ def _check_ports(balancer: Host, backends: list[Host]) -> Iterator[Problem]:
 
 def _check_batch(host: Host) -> Iterator[Problem]:
     value = host.values.get("fleet_batch", 1)
-    if value is BROKEN:
-        return
-    number = re.fullmatch(r"([1-9]\d*)(%?)", str(value))
-    if not number or (number[2] and int(number[1]) > 100):
-        allowed = 'a whole number from 1, or a share from "1%" to "100%"'
-        yield problem(("fleet_batch",), f"is {show(value)}", allowed, host=host.name)
+    for one in value if isinstance(value, list) and value else [value]:
+        number = re.fullmatch(r"([1-9]\d*)(%?)", str(one))
+        if one is not BROKEN and (not number or (number[2] and int(number[1]) > 100)):
+            allowed = 'a whole number from 1, a share from "1%" to "100%", or a list of these'
+            yield problem(("fleet_batch",), f"is {show(one)}", allowed, host=host.name)
+    failures = host.values.get("fleet_max_failures", 0)
+    if failures is not BROKEN and not re.fullmatch(r"\d+", str(failures)):
+        allowed = "a whole number from 0"
+        yield problem(("fleet_max_failures",), f"is {show(failures)}", allowed, host=host.name)
 
 
 def _seconds(value: object) -> float | None:

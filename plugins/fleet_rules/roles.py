@@ -10,7 +10,19 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from .problem import Problem, did_you_mean, problem, show
 
 # Variables of the whole fleet that belong to no role.
-FLEET_VARIABLES = frozenset({"fleet_address", "fleet_app_src", "fleet_batch", "fleet_index_url"})
+FLEET_VARIABLES = frozenset(
+    {
+        "fleet_address",
+        "fleet_app_src",
+        "fleet_batch",
+        "fleet_index_url",
+        "fleet_max_failures",
+        "fleet_witnesses",
+    }
+)
+
+# What a role registers for the playbooks; it is there when a run checks a second time.
+RESULTS = frozenset({"gunicorn_listed", "gunicorn_proved", "gunicorn_returned", "gunicorn_served"})
 
 PREFIXES = ("python_", "app_", "gunicorn_", "nginx_", "fleet_")
 
@@ -41,7 +53,7 @@ def check_option(name: str, value: object, options: Options) -> Iterator[Problem
     prefix = f"{name.partition('_')[0]}_"
     known = [option for option in options if option.startswith(prefix)]
     known += [variable for variable in FLEET_VARIABLES if variable.startswith(prefix)]
-    if name in FLEET_VARIABLES or not known:
+    if name in FLEET_VARIABLES | RESULTS or not known:
         return
     if name not in options:
         hint = did_you_mean(name, known)

@@ -1,98 +1,58 @@
-#!/usr/bin/python
-"""Bring one app of this host to a state: proven, serving or absent."""
+"""One app of a host: two systemd slots behind one socket, and what is known of its releases."""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
----
-module: gunicorn_slot
-short_description: One app under Gunicorn in two systemd slots behind one socket
-description:
-  - An app has a socket unit that holds its port and two slots, C(blue) and C(green), of which one
-    serves. A slot is a plain service unit that names one release.
-  - What serves is asked of systemd, which has it from the running process, never read off a file
-    that says what should run. So a run that was killed at any point is finished by the next.
-  - A release is first booted in a third slot, C(preflight), which has the same sandbox and a
-    socket of its own only. Nothing that serves is touched unless that succeeds.
-  - The app's user is made too, and its name refused if something else on the host goes by it.
-  - One call at a time works on an app. What a killed run left behind on the host is waited for.
-options:
-  state:
-    description:
-      - C(proven) boots the release aside and asks it whether it is ready. Where the app has never
-        served there is nothing to protect, and the release serves at once.
-      - C(serving) proves it if that has not been done, starts it in the idle slot, and stops the
-        other slot when it answers.
-      - C(absent) stops the app and removes its units and its configuration; releases stay.
-    choices: [proven, serving, absent]
-    required: true
-    type: str
-  name: {description: Name of the app and of its units and user., required: true, type: str}
-  release: {description: Release id that the app must name when asked., type: str}
-  release_dir: {description: Folder of the release., type: path}
-  health_path: {description: Path that answers 200 when the app is ready., default: /readyz, type: str}
-  boot_timeout: {description: Seconds until it must be ready., default: 60, type: int}
-  socket_unit: {description: Text of the socket unit., type: str}
-  slot_unit: {description: Text of a slot's service unit., type: str}
-  config: {description: Text of gunicorn.conf.py., type: str}
-  worker: {description: Text of the Tornado worker module., type: str}
-  environment_json: {description: The app's environment variables as JSON., default: "", type: str}
-"""
-
-EXAMPLES = r"""
-- name: Serve a release
-  gunicorn_slot:
-    state: serving
-    name: requestme
-    release: 3f2a9c1e77b0
-    release_dir: /srv/requestme/releases/3f2a9c1e77b0-py3.13
-    socket_unit: "{{ lookup('ansible.builtin.template', 'app.socket.j2') }}"
-    slot_unit: "{{ lookup('ansible.builtin.template', 'slot.service.j2') }}"
-    config: "{{ lookup('ansible.builtin.template', 'gunicorn.conf.py.j2') }}"
-    worker: "{{ lookup('ansible.builtin.file', 'draining_tornado.py') }}"
-"""
-
-RETURN = r"""
-slot: {description: The slot that serves., returned: when serving, type: str, sample: blue}
-"""
-
 import contextlib
+import datetime
 import difflib
-import fcntl
 import grp
 import hashlib
 import http.client
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
 SLOTS = ("blue", "green")
 PREFLIGHT = "preflight"
+CONFIG = Path("/etc/paddock")
+HISTORY = Path("/var/lib/paddock/history.jsonl")
+HISTORY_BYTES = 1 << 20
 UNITS = Path("/etc/systemd/system")
 RUNTIME_UNITS = Path("/run/systemd/system")
 PACKAGED_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 # By this the role knows the users it made.
 USER_COMMENT = "Paddock app"
 SECRET = "environment.json"
+# What a slot needs to be proven, for whoever starts it again without a description.
+ABOUT = "slot.json"
 # Only a proven slot is restarted for ever: a start limit that a bad one hits would close the
 # shared socket.
 KEEP = "[Service]\nRestart=always\nRestartSec=1\n"
 # Nobody talks to the preflight slot. And Gunicorn waits its whole grace period for a worker that it
 # told to end in the moment of its birth.
 BRIEF = "[Service]\nTimeoutStopSec=3\n"
+LISTEN = "10-listen.conf"
 # A release is ready when it says so this often in a row.
 ANSWERS = 3
 
 
 class Unproven(Exception):
     """A slot does not answer as it should; the message says what it did."""
+
+
+class Serving(NamedTuple):
+    """What serves."""
+
+    slot: str
+    release: str
 
 
 class Unit(NamedTuple):
@@ -137,6 +97,70 @@ class File(NamedTuple):
         part.replace(self.path)
 
 
+class Marks:
+    """Which releases of an app have served well (links in good/) and which failed (files in bad/).
+
+    A release is known by the name of its folder, and has one mark at most: the last verdict.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.releases = home / "releases"
+        self._good, self._bad = home / "good", home / "bad"
+
+    def good_link(self, name: str) -> Path:
+        """Where the link of a good release is. The newest one leads to the release that serves."""
+        return self._good / name
+
+    def good(self, name: str) -> None:
+        """Mark a release as good, now."""
+        _link(self.good_link(name), str(self.releases / name))
+        (self._bad / name).unlink(missing_ok=True)
+
+    def bad(self, name: str, reason: str) -> None:
+        """Mark a release as bad."""
+        File(self._bad / name, f"{reason.strip()}\n").write()
+        self.good_link(name).unlink(missing_ok=True)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Say of each release on this host when it was marked as good (seconds), or why as bad."""
+        found = []
+        for path in sorted(self.releases.glob("*-py*")):
+            link = self.good_link(path.name)
+            found.append(
+                {
+                    "name": path.name,
+                    "release": path.name.rpartition("-py")[0],
+                    "good": link.lstat().st_mtime if link.is_symlink() else None,
+                    "bad": _read(self._bad / path.name).strip() or None,
+                }
+            )
+        return found
+
+
+def note(**entry: object) -> None:
+    """Append a line to this host's history of deploys."""
+    HISTORY.parent.mkdir(parents=True, exist_ok=True)
+    old = _read(HISTORY)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    line = json.dumps({"when": now, **entry}) + "\n"
+    if len(old) > HISTORY_BYTES:
+        File(HISTORY, old[old.index("\n", len(old) // 2) + 1 :] + line, 0o640).write()
+        return
+    with open(os.open(HISTORY, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640), "a", encoding="utf-8") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def history() -> list[dict[str, Any]]:
+    """Deploys on this host, the oldest first; a line that a power failure cut is left out."""
+    entries = []
+    for line in _read(HISTORY).splitlines():
+        with contextlib.suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -153,31 +177,63 @@ class _UnixConnection(http.client.HTTPConnection):
 class App:
     """The app on this host."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: AnsibleModule, name: str) -> None:
+        """Look at an app that is on the host, or is about to be.
+
+        Args:
+            module: Runs programs.
+            name: Name of the app and of its units and user.
+        """
         self.module = module
-        p = module.params
-        self.name = p["name"]
-        self.release, self.release_dir = p["release"], Path(p["release_dir"] or "/")
-        self.health_path, self.boot_timeout = p["health_path"], p["boot_timeout"]
-        self.socket_text, self.slot_text = p["socket_unit"], p["slot_unit"]
-        self.config_dir = Path("/etc/paddock") / self.name
-        self.files = {"gunicorn.conf.py": p["config"], "draining_tornado.py": p["worker"]}
+        self.name = name
+        self.config_dir = CONFIG / name
+        self.socket = f"{name}.socket"
+        self.marks = Marks(Path("/srv") / name)
+        # What served before the last run that changed it.
+        self.switch = self.config_dir / "switch.json"
         self.secrets: list[str] = []
-        if p["environment_json"]:
-            self.files[SECRET] = p["environment_json"]
-            self.secrets = sorted(json.loads(p["environment_json"]).values(), key=len, reverse=True)
+
+    def describe(self, wanted: dict[str, Any]) -> None:
+        """Take what the app should be: an entry of the module's option `apps`."""
+        self.release, self.release_dir = wanted["release"], Path(wanted["release_dir"])
+        self.health_path, self.boot_timeout = wanted["health_path"], wanted["boot_timeout"]
+        self.socket_text, self.slot_text = wanted["socket_unit"], wanted["slot_unit"]
+        about = {key: wanted[key] for key in ("release", "release_dir", "health_path", "boot_timeout")}
+        self.files = {
+            "gunicorn.conf.py": wanted["config"],
+            "draining_tornado.py": wanted["worker"],
+            ABOUT: json.dumps(about, indent=1) + "\n",
+        }
+        if wanted["environment_json"]:
+            self.files[SECRET] = wanted["environment_json"]
+            self.secrets = sorted(json.loads(wanted["environment_json"]).values(), key=len, reverse=True)
         content = json.dumps([self.slot_text, self.files, str(self.release_dir)], sort_keys=True)
         self.stamp = hashlib.sha256(content.encode()).hexdigest()[:16]
         # A slot's process tells systemd this when it is up.
         self.status = f"release {self.release}, stamp {self.stamp}"
-        self.socket = f"{self.name}.socket"
         self.socket_file = File(UNITS / self.socket, self.socket_text)
         self.proven_file = File(self.config_dir / "proven", self.stamp)
-        self.good_link = self.release_dir.parent.parent / "good" / self.release_dir.name
+
+    def about(self, slot: str) -> dict[str, Any]:
+        """What a slot was when it was written; raises Unproven if that cannot be told."""
+        path = self.config_dir / slot / ABOUT
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise Unproven(f"{path} cannot be read: {error}") from error
+
+    def describe_as(self, slot: str) -> None:
+        """Take what a slot was when it was written."""
+        about = self.about(slot)
+        self.release, self.release_dir = about["release"], Path(about["release_dir"])
+        self.health_path, self.boot_timeout = about["health_path"], about["boot_timeout"]
+        listen = _read(self.drop_ins(slot) / LISTEN)
+        self.status = re.search(r'PADDOCK_STATUS=(.*)"', listen)[1]  # type: ignore[index]
 
     # --- what should be
 
     def unit(self, slot: str) -> str:
+        """Name of a slot's unit."""
         return f"{self.name}-{slot}.service"
 
     def leading(self, slot: str) -> File:
@@ -192,12 +248,15 @@ class App:
         }
 
     def want(self, slot: str) -> Path:
+        """Link by which a slot is started at boot."""
         return UNITS / "multi-user.target.wants" / self.unit(slot)
 
     def drop_ins(self, slot: str) -> Path:
+        """Folder of what a slot's unit has beside its text."""
         return (RUNTIME_UNITS if slot == PREFLIGHT else UNITS) / f"{self.unit(slot)}.d"
 
     def keep(self, slot: str) -> File:
+        """Drop-in of a slot that has proven itself."""
         return File(self.drop_ins(slot) / "20-keep.conf", KEEP)
 
     def slot_files(self, slot: str) -> list[File]:
@@ -221,12 +280,13 @@ class App:
         return [
             *files,
             File(UNITS / self.unit(slot), self.slot_text),
-            File(self.drop_ins(slot) / "10-listen.conf", listen),
+            File(self.drop_ins(slot) / LISTEN, listen),
         ]
 
     # --- what is
 
     def systemctl(self, *args: str, check: bool = True) -> str:
+        """Run systemctl; returns what it printed, raises Unproven if it fails."""
         rc, out, err = self.module.run_command(["systemctl", "--no-ask-password", *args])
         if check and rc != 0:
             raise Unproven(f"`systemctl {' '.join(args)}` failed: {err.strip() or out.strip()}")
@@ -252,6 +312,20 @@ class App:
         """Slot that the socket and the next boot lead to."""
         return next((slot for slot in SLOTS if self.leading(slot).there()), None)
 
+    def serving(self, units: dict[str, Unit]) -> Serving | None:
+        """What serves; of two slots that a killed run left, the one that is enabled."""
+        enabled = self.enabled_slot()
+        for slot in sorted(SLOTS, key=lambda slot: slot != enabled):
+            said = re.fullmatch(r"release (\S+), stamp \S+", units[slot].status)
+            if said and units[slot].state == "active":
+                return Serving(slot, said[1])
+        return None
+
+    def port(self) -> str:
+        """What the socket on this host listens on."""
+        found = re.search(r"^ListenStream=(.*)$", _read(UNITS / self.socket), re.MULTILINE)
+        return found[1] if found else ""
+
     def slot_faults(self, slot: str, units: dict[str, Unit]) -> list[str]:
         """What is wrong with a slot, were it the one to serve what is asked for."""
         faults = []
@@ -270,7 +344,8 @@ class App:
         faults = self.slot_faults(slot, units)
         files = (self.socket_file, self.leading(slot))
         faults += [f"{file.path} is not as described" for file in files if not file.there()]
-        links = {**self.links(slot), self.good_link: str(self.release_dir)}
+        good_link = self.marks.good_link(self.release_dir.name)
+        links = {**self.links(slot), good_link: str(self.release_dir)}
         faults += [f"{link} does not lead to {to}" for link, to in links.items() if _to(link) != to]
         if units[self.socket].state != "active":
             faults.append(f"{self.socket} is {units[self.socket].state}")
@@ -407,6 +482,7 @@ class App:
             raise Unproven(f"{problem}\nLast lines of its log:\n{self.log(*units)}") from problem
 
     def preflight_leaves(self) -> list[Path]:
+        """Unit and folders of the preflight slot."""
         return [RUNTIME_UNITS / self.unit(PREFLIGHT), self.drop_ins(PREFLIGHT), self.config_dir / PREFLIGHT]
 
     def sweep(self) -> None:
@@ -465,12 +541,14 @@ class App:
             raise
         return slot
 
-    def serve(self, units: dict[str, Unit]) -> str:
-        """Make the asked-for release the one that serves; returns its slot."""
+    def serve(self, units: dict[str, Unit], run: str) -> str:
+        """Make the described release the one that serves; returns its slot."""
         self.sweep()
+        before = self.serving(units)
         slot = next((slot for slot in SLOTS if not self.slot_faults(slot, units)), None)
         if slot is None and self.enabled_slot() and not self.proven_file.there():
             self.preflight()
+        socket_before = _read(self.socket_file.path)
         if not self.socket_file.there() or units[self.socket].state != "active":
             # A socket cannot change its address while it listens, nor start while its slot runs.
             self.stop_all()
@@ -478,12 +556,81 @@ class App:
             units, slot = self.units(), None
         if slot is None:
             slot = self.take_over(units)
+        self.remember(run, before, slot, socket_before)
         self.keep(slot).write()
         # Before the other one stops: from here on the release may not be pruned.
-        _link(self.good_link, str(self.release_dir))
+        self.marks.good(self.release_dir.name)
         self.enable(slot)
         self.systemctl("stop", self.unit(other_than(slot)), check=False)
         return slot
+
+    def remember(self, run: str, before: Serving | None, slot: str, socket_unit: str) -> None:
+        """Note what served before this run, for `give_back`."""
+        known = self.last_switch()
+        if known.get("run") == run and known["slot"] != slot:
+            return  # it goes on with what a killed run began
+        record = {"run": run, "slot": None, "release": None, "socket_unit": socket_unit}
+        if before and before.slot != slot:
+            record |= before._asdict()
+        File(self.switch, json.dumps(record, indent=1) + "\n", 0o600).write()
+
+    def last_switch(self) -> dict[str, Any]:
+        """What `remember` noted last; empty if nothing."""
+        try:
+            return json.loads(_read(self.switch))
+        except ValueError:
+            return {}
+
+    def give_back(self, run: str, reason: str) -> Serving | None:
+        """Return to what served before a run; returns what is left. Does nothing if that run changed nothing.
+
+        The slot that served is still there, with the unit and the configuration it had, so this needs
+        no description. What is left is marked as bad. Raises Unproven if the slot does not come up;
+        then all stays as it is.
+        """
+        record = self.last_switch()
+        if not run or record.get("run") != run:
+            return None
+        units = self.units()
+        tried = self.serving(units)
+        if tried:
+            name = Path(self.about(tried.slot)["release_dir"]).name
+        kept = ""
+        if record["slot"] is None:
+            self.remove()
+        else:
+            self.resume(record["slot"], record["socket_unit"], units)
+            kept = self.release_dir.name
+            self.switch.unlink()
+        if tried and name != kept:
+            self.marks.bad(name, reason)
+        return tried
+
+    def resume(self, slot: str, socket_unit: str, units: dict[str, Unit]) -> None:
+        """Let a slot that has served before serve again; raises Unproven."""
+        self.sweep()
+        self.describe_as(slot)
+        other = other_than(slot)
+        socket_file = File(UNITS / self.socket, socket_unit)
+        if not socket_file.there():
+            self.stop_all()
+            socket_file.write()
+            units = self.units()
+        if (units[slot].state, units[slot].status) != ("active", self.status):
+            self.keep(slot).path.unlink(missing_ok=True)
+            self.systemctl("daemon-reload")
+            try:
+                self.start(slot)
+            except Unproven:
+                self.systemctl("stop", self.unit(slot), check=False)
+                self.systemctl("start", self.unit(other), check=False)
+                raise
+        self.keep(slot).write()
+        self.marks.good(self.release_dir.name)
+        self.enable(slot)
+        # What was proven last is not what serves: it has to prove itself again.
+        (self.config_dir / "proven").unlink(missing_ok=True)
+        self.systemctl("stop", self.unit(other), check=False)
 
     def remove(self) -> None:
         """Stop the app and remove what makes it run."""
@@ -527,68 +674,3 @@ def _link(path: Path, target: str) -> None:
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(path)
-
-
-def main() -> None:
-    """Run as an Ansible module."""
-    described = ["release", "release_dir", "socket_unit", "slot_unit", "config", "worker"]
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"choices": ["proven", "serving", "absent"], "required": True},
-            "name": {"required": True},
-            "release": {},
-            "release_dir": {"type": "path"},
-            "health_path": {"default": "/readyz"},
-            "boot_timeout": {"type": "int", "default": 60},
-            "socket_unit": {},
-            "slot_unit": {},
-            "config": {},
-            "worker": {},
-            "environment_json": {"default": "", "no_log": True},
-        },
-        required_if=[("state", state, described) for state in ("proven", "serving")],
-        supports_check_mode=True,
-    )
-    state = module.params["state"]
-    app = App(module)
-    taken = app.taken()
-    if taken and state != "absent":
-        module.fail_json(msg=f"{app.name}: {taken} on {socket.gethostname()}; give the app another name")
-    if not module.check_mode:
-        # A module whose run was killed works on for a while.
-        lock = open(f"/run/paddock-{app.name}.lock", "w")  # noqa: SIM115 # held until the process ends
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    if state == "absent":
-        if not module.check_mode:
-            app.remove()
-        module.exit_json(changed=True)
-
-    units = app.units()
-    faults = {slot: app.faults(slot, units) for slot in SLOTS}
-    slot = min(SLOTS, key=lambda slot: len(faults[slot]))
-    if not faults[slot]:
-        module.exit_json(changed=False, slot=slot)
-    diff = app.diff(faults[slot]) if state == "serving" else {}
-    if module.check_mode:
-        module.exit_json(changed=state == "serving", diff=diff)
-    try:
-        app.add_user()
-        if state == "proven" and app.enabled_slot():
-            if not app.proven_file.there() and all(app.slot_faults(slot, units) for slot in SLOTS):
-                app.preflight()
-            module.exit_json(changed=False)
-        # Where the app has never served there is nothing to protect: its start is its proof.
-        slot = app.serve(units)
-    except Unproven as problem:
-        units = app.units()
-        alive = [app.unit(slot) for slot in SLOTS if units[slot].state == "active"]
-        outcome = f"the release before it keeps serving ({alive[0]})" if alive else "no release of it serves"
-        module.fail_json(
-            msg=f"{app.name} {app.release} did not prove itself on {socket.gethostname()}; {outcome}.\n"
-            f"{app.hide(str(problem))}\nMend the app and run the playbook again."
-        )
-    module.exit_json(changed=True, slot=slot, diff=diff)
-
-
-if __name__ == "__main__":
-    main()
