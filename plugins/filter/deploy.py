@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-
 
 def table(rows: Sequence[Sequence[object]]) -> str:
     """Align columns for people.
@@ -100,7 +98,7 @@ def _outcome(state: Mapping[str, str | None]) -> str:
 
 def rollback_target(
     hostvars: Mapping[str, Any], hosts: Sequence[str], app: str = "", release: str = ""
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Choose what to roll back to, from the releases that the hosts have.
 
     Args:
@@ -110,36 +108,43 @@ def rollback_target(
         release: Release id; empty for the last good one that is not serving.
 
     Returns:
-        Release ids by the name of the app.
-
-    Raises:
-        AnsibleFilterError: There is no such app or release, or no good one to go back to.
+        `releases`, ids by the name of the app, and `says`, what will be done. Where nothing can be
+        chosen, `problem` says why.
     """
     listed = {host: hostvars[host]["gunicorn_listed"] for host in hosts}
     names = sorted(set.intersection(*(set(found["apps"]) for found in listed.values())))
-    if not names:
-        raise AnsibleFilterError("no app serves on every backend; there is nothing to roll back")
-    if app and app not in names:
-        raise AnsibleFilterError(f"app is {app!r}; allowed: {', '.join(names)}")
-    if release:
-        chosen = [name for name in ([app] if app else names) if release in _on_all(listed, name, good=False)]
-        if not chosen:
-            there = "\n".join(_offer(listed, name) for name in ([app] if app else names))
-            raise AnsibleFilterError(
-                f"release is {release!r}; allowed: one that every backend has. Nothing was changed.\n{there}"
-            )
-        return dict.fromkeys(chosen, release)
+    if not names or (app and app not in names):
+        allowed = ", ".join(names) or "none, for no app serves on every backend"
+        return _refuse(f"app is {app!r}; allowed: {allowed}" if app else f"apps to roll back: {allowed}")
+    asked = [app] if app else names
     target = {}
-    for name in [app] if app else _last_changed(listed, names):
-        serving = {found["apps"][name]["now"] for found in listed.values()}
-        good = [one for one in _on_all(listed, name, good=True) if serving != {one}]
-        if not good:
-            raise AnsibleFilterError(
-                f"{name} has no other good release that every backend has. Nothing was changed.\n"
-                f"{_offer(listed, name)}"
-            )
-        target[name] = good[0]
-    return target
+    if release:
+        target = {name: release for name in asked if release in _on_all(listed, name, good=False)}
+        if not target:
+            return _refuse(f"release is {release!r}; allowed: one that every backend has", listed, asked)
+    else:
+        for name in [app] if app else _last_changed(listed, names):
+            serving = {found["apps"][name]["now"] for found in listed.values()}
+            good = [one for one in _on_all(listed, name, good=True) if serving != {one}]
+            if not good:
+                return _refuse(f"{name} has no other good release that every backend has", listed, [name])
+            target[name] = good[0]
+    says = [
+        f"{name} on {host}: {found['apps'][name]['now']} -> {to}"
+        for name, to in target.items()
+        for host, found in listed.items()
+        if found["apps"][name]["now"] != to
+    ]
+    served = [f"{name} serves {to} on every backend already" for name, to in target.items()]
+    return {"releases": target, "says": says or served}
+
+
+def _refuse(
+    problem: str, listed: Mapping[str, Any] | None = None, names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Refuse to choose, with what there is to choose from."""
+    offer = "\n".join(_offer(listed or {}, name) for name in names)
+    return {"problem": f"{problem}. Nothing was changed.\n{offer}".strip()}
 
 
 def _last_changed(listed: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -207,7 +212,9 @@ def history(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> list[dict[str,
     Returns:
         One mapping a change: `when`, `host`, `who`, `run`, `app`, `from`, `to`, `outcome`, `seconds`.
     """
-    found = [{**line, "host": host} for host in hosts for line in hostvars[host]["gunicorn_listed"]["history"]]
+    found = [
+        {**line, "host": host} for host in hosts for line in hostvars[host]["gunicorn_listed"]["history"]
+    ]
     return sorted(found, key=lambda line: line["when"])
 
 
