@@ -10,7 +10,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from .problem import Problem, did_you_mean, problem, show
 
 # Variables of the whole fleet that belong to no role.
-FLEET_VARIABLES = frozenset({"fleet_address", "fleet_app_src", "fleet_batch", "fleet_index_url"})
+FLEET_VARIABLES = frozenset({"fleet_address", "fleet_app_src", "fleet_batch", "fleet_index_url", "fleet_url"})
 
 PREFIXES = ("python_", "app_", "gunicorn_", "nginx_", "fleet_")
 
