@@ -13,7 +13,7 @@ from .records import UNKNOWN, LedgerLog, Record
 
 TRIES = 60
 AT_LEAST = 8  # a host may have executed something and never answered: ask a few times more
-PAUSE = 0.1  # seconds
+PAUSE = 0.05  # seconds
 
 
 class Balance(NamedTuple):

@@ -43,6 +43,8 @@ def draw(judgement: Judgement, path: Path) -> None:
         for phase in judgement.phases:
             if phase.name == "during":
                 axes.axvspan(phase.start, phase.end, color=DURING, alpha=0.08, lw=0, zorder=0)
+                for edge in (phase.start, phase.end):
+                    axes.axvline(edge, color=DURING, lw=0.9, ls=(0, (4, 3)))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", lw=0.6)
         axes.set_axisbelow(True)
@@ -78,7 +80,8 @@ def _answers(axes: Axes, judgement: Judgement, bars: list[list[Second]], width: 
         stack(heights, f"{server.release} on {server.backend}", color=_lighter(colour, shade))
     del handles[NAMES:]
     heights = [sum(second.failed for second in bar) / len(bar) for bar in bars]
-    stack(heights, "failed", color=FAILED, hatch="xxx")
+    stack(heights, "failed", facecolor=FAILED, edgecolor="white", hatch="xxx")
+    axes.set_ylim(0, 1.08 * max([*bottom, 1]))
     axes.set_ylabel("requests/s")
     return handles
 
@@ -91,7 +94,10 @@ def _latency(axes: Axes, bars: list[list[Second]], width: int) -> list[Artist]:
     handles = axes.plot(middle, top, color="black", marker=".", lw=1, label="latency, max")
     handles += axes.plot(middle, p50, color="#777777", lw=1.5, label="latency, p50")
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 1), max(high, 100))
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     axes.set_ylabel("latency, ms")
     axes.set_xlabel("seconds since the probe began")
     return handles
