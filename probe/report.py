@@ -9,6 +9,7 @@ from .judge import Class, Judgement, Latency, Phase
 from .records import Record
 
 SHOWN_FAILURES = 5
+KEPT_FAILURES = 1000
 
 
 def text(judgement: Judgement) -> str:
@@ -83,7 +84,7 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         },
         "ledger": books and books._asdict() | {"clean": books.clean},
         "command": run.command and vars(run.command),
-        "failures": [record._asdict() for record in judgement.failures],
+        "failures": [record._asdict() for record in judgement.failures[:KEPT_FAILURES]],
         "per_second": [
             {
                 "second": second.second,
