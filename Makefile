@@ -13,6 +13,9 @@ demo: .venv/done ## A fleet in containers, from nothing to answers: 1 balancer, 
 	ansible-playbook site.yml
 	@tools/show_demo.py
 
+probe: .venv/done ## Load on the demo, each request counted; PROBE='--seconds 30' passes options
+	@python -m probe --url http://127.0.0.1:8088 --seconds 60 $(PROBE)
+
 demo-down: ## Remove all of the demo
 	@molecule/testbed/nodes down demo
 
@@ -31,4 +34,4 @@ docs: .venv/done ## Write docs/settings.md from the schema and the roles
 .venv/done: requirements.txt tools/venv.sh
 	@tools/venv.sh
 
-.PHONY: help demo demo-down test bench lock docs
+.PHONY: help demo probe demo-down test bench lock docs

@@ -17,6 +17,7 @@ FLEET_VARIABLES = frozenset(
         "fleet_batch",
         "fleet_index_url",
         "fleet_max_failures",
+        "fleet_url",
         "fleet_witnesses",
     }
 )

@@ -1,0 +1,236 @@
+"""The command line: options, the look before the load, and what is written after it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import resource
+import shutil
+import ssl
+import sys
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from . import ledger, websocket
+from .client import ERRORS, LIMIT, Answer, Client, Target, describe
+from .judge import Judgement, judge
+from .load import Load, Plan
+from .picture import draw
+from .records import Run
+from .report import as_json, text
+
+GET, POST, SLOW, WEBSOCKET = "/requestme", "/requestme/ledger", "/requestme/slow?seconds=5", "/welcome/ws"
+
+
+class Refused(Exception):
+    """There is nothing to probe, or not in this way; the message is for people."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _number(low: float, high: float, unit: str) -> object:
+    def parse(value: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (number := float(value)) <= high:
+                return number
+        raise argparse.ArgumentTypeError(f"{value!r}; allowed: a number of {unit} from {low:g} to {high:g}")
+
+    return parse
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.username or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(
+            f"{value!r}; allowed: http://HOST, https://HOST, with :PORT or without (paths: --get and others)"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _path(value: str) -> str:
+    if value and not (value.startswith("/") and value.isascii() and value.isprintable() and " " not in value):
+        raise argparse.ArgumentTypeError(f"{value!r}; allowed: a path that starts with /, or ''")
+    return value
+
+
+def _picture(value: str) -> Path:
+    if Path(value).suffix not in (".svg", ".png"):
+        raise argparse.ArgumentTypeError(f"{value!r}; allowed: a file name that ends in .svg or .png")
+    return Path(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="probe",
+        usage="python -m probe --url URL [OPTION...] [-- COMMAND ARG...]",
+        description="Count the requests that a service loses, while a command runs or for some time.",
+        epilog="Exit status: 0 nothing lost, 1 something lost or too little asked to tell, 2 no probe.",
+    )
+    add = parser.add_argument
+    add("--url", type=_url, required=True, help="where clients reach the service")
+    add(
+        "--rate",
+        type=_number(0.1, 10_000, "requests a second"),
+        default=50.0,
+        help="requests/s (%(default)g)",
+    )
+    add("--seconds", type=_number(1, 86_400, "seconds"), default=60.0, help="without a command (%(default)g)")
+    add("--before", type=_number(0, 3600, "seconds"), default=3.0, help="ahead of the command (%(default)g)")
+    add("--after", type=_number(0, 3600, "seconds"), default=5.0, help="after the command (%(default)g)")
+    add("--get", type=_path, default=GET, metavar="PATH", help="most requests (%(default)s)")
+    add("--post", type=_path, default=POST, metavar="PATH", help="the ledger; '': none (%(default)s)")
+    add(
+        "--slow",
+        type=_path,
+        default=SLOW,
+        metavar="PATH",
+        help="one always in flight; '': none (%(default)s)",
+    )
+    add("--ws", type=_path, default=WEBSOCKET, metavar="PATH", help="echoes; '': none (%(default)s)")
+    add("--host-header", default="", metavar="NAME", help="ask for this host instead of the URL's")
+    add("--cacert", type=Path, metavar="FILE", help="trust these certificates, instead of the system's")
+    add(
+        "--max-added-latency",
+        type=_number(0, 10_000, "milliseconds"),
+        metavar="MS",
+        help="fail where the slowest request during the change took so much longer than the median before",
+    )
+    add("--json", type=Path, default=Path("build/probe.json"), metavar="FILE", help="%(default)s")
+    add(
+        "--picture",
+        type=_picture,
+        default=Path("build/probe.svg"),
+        metavar="FILE",
+        help=".svg or .png (%(default)s)",
+    )
+    add("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Probe; returns the exit status: 0 passed, 1 failed, 2 nothing was probed."""
+    cut = argv.index("--") if "--" in argv else len(argv)
+    options, command = _parser().parse_args(argv[:cut]), tuple(argv[cut + 1 :])
+    try:
+        run = asyncio.run(_probe(options, command))
+    except Refused as reason:
+        print(f"probe: {reason}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("probe: interrupted twice; nothing is reported", file=sys.stderr)
+        return 2
+    judgement = judge(run, options.max_added_latency)
+    try:
+        _write(judgement, options)
+    except OSError as error:
+        print(text(judgement))
+        print(f"probe: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"{'' if options.quiet else chr(10)}{text(judgement)}")
+    return 0 if judgement.passed else 1
+
+
+def _write(judgement: Judgement, options: argparse.Namespace) -> None:
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(as_json(judgement), indent=1) + "\n")
+    draw(judgement, options.picture)
+
+
+async def _probe(options: argparse.Namespace, command: tuple[str, ...]) -> Run:
+    """Look whether there is something to probe, then probe it."""
+    if command and not shutil.which(command[0]):
+        raise Refused(f"there is no command {command[0]}")
+    if not options.get:
+        raise Refused("--get is empty; allowed: a path that starts with /")
+    # Each request in flight may hold a connection.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)) if hard > 0 else soft, hard))
+    target = Target(options.url, options.host_header, _tls(options))
+    await _look(target, options)
+    plan = Plan(
+        rate=options.rate,
+        seconds=options.seconds,
+        get=options.get,
+        post=options.post,
+        slow=options.slow,
+        websocket=options.ws,
+        command=command,
+        before=options.before,
+        after=options.after,
+    )
+    say = (lambda _: None) if options.quiet else _say
+    return await Load(target, plan, say).run()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
+    if not options.url.startswith("https:"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=options.cacert)
+    except OSError as error:
+        raise Refused(f"--cacert {options.cacert}: {error.strerror or error}") from None
+
+
+async def _look(target: Target, options: argparse.Namespace) -> None:
+    """Ask each path once.
+
+    Raises:
+        Refused: One of them is not what the load takes it for.
+    """
+    try:
+        async with asyncio.timeout(LIMIT):
+            connection = await target.connect()
+    except ERRORS as error:
+        raise Refused(f"{target.url}: {describe(error)}") from None
+    target.address = connection.address or target.address
+    connection.close()
+    who = (await _ask(target, options.get)).json()
+    if options.get == GET and not {"host", "release"} <= set(who):
+        raise Refused(
+            f"{target.url}{GET} answers, but not as requestme does (no host and release in it); "
+            "--get PATH --post '' probes another app"
+        )
+    if options.post:
+        told = (
+            await _ask(target, ledger.question(options.post, "probe-look"), "--post '' leaves it out")
+        ).json()
+        if not {"host", "ids"} <= set(told):
+            raise Refused(
+                f"{target.url}{options.post} answers, but not as a ledger does (no host and ids in it); "
+                "--post '' leaves it out"
+            )
+    if options.slow:
+        await _ask(target, options.slow, "--slow '' leaves it out")
+    if options.ws:
+        try:
+            (await websocket.connect(target, options.ws, websocket.Messages())).close()
+        except websocket.ERRORS as error:
+            raise Refused(
+                f"{target.url}{options.ws} is no WebSocket: {error}; --ws '' leaves it out"
+            ) from None
+
+
+async def _ask(target: Target, path: str, hint: str = "") -> Answer:
+    hint = hint and f"; {hint}"
+    try:
+        async with asyncio.timeout(LIMIT):
+            answer, _ = await Client(target).ask("GET", path)
+    except ERRORS as error:
+        raise Refused(f"{target.url}{path}: {describe(error)}{hint}") from None
+    if not 200 <= answer.status < 300:
+        raise Refused(f"{target.url}{path} answers with status {answer.status}{hint}")
+    return answer
