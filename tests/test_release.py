@@ -107,7 +107,15 @@ def test_no_archive(app: Path, archives: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["tests/test_app.py", "wheels/own-1-py3-none-any.whl", ".git/HEAD", ".env", "__pycache__/a.txt", "lib/__pycache__/b", "a.pyc"],
+    [
+        "tests/test_app.py",
+        "wheels/own-1-py3-none-any.whl",
+        ".git/HEAD",
+        ".env",
+        "__pycache__/a.txt",
+        "lib/__pycache__/b",
+        "a.pyc",
+    ],
 )
 def test_what_is_left_out(app: Path, name: str) -> None:
     """What never runs on a host makes no new release."""

@@ -343,7 +343,7 @@ class Index:
             *(f"--platform={system}" for system in platform.systems),
             *("--implementation=cp", f"--abi={abi}", "--abi=abi3", "--abi=none"),
             *(
-                "--python-version={}.{}".format(*platform.minor),
+                f"--python-version={platform.python}",
                 f"--dest={wheels}",
                 f"--requirement={wanted}",
             ),
@@ -408,7 +408,8 @@ def explain(said: str, lock: Path, pins: list[Pin], platform: Platform) -> str:
             f" (nothing is built from source), or your own in {lock.parent / 'wheels'}"
         )
     errors = re.findall(r"^ERROR: (.*)", said, re.MULTILINE) or said.strip().splitlines()[-3:]
-    return f"{lock}: the wheels of {', '.join(map(str, pins))} cannot be fetched: {' '.join(errors)}"
+    names = ", ".join(map(str, pins))
+    return f"{lock}: the wheels of {names} cannot be fetched for {platform}: {' '.join(errors)}"
 
 
 def pack(wheels: Mapping[Pin, Path], archive: Path) -> None:
