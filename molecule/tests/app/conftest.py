@@ -146,7 +146,7 @@ class Source:
         names = " ".join(file.path for file in files)
         here = subprocess.check_output(f"sha256sum {names}", shell=True, text=True, cwd=self.folder)
         assert sorted(there.replace("./", "").splitlines()) == sorted(here.splitlines())
-        frozen = self.host.check_output(f"/opt/paddock/uv pip freeze --python {path}/venv")
+        frozen = self.host.check_output(f"/opt/paddock/uv --no-cache pip freeze --python {path}/venv")
         lock = (self.folder / "requirements.txt").read_text()
         assert frozen.split() == [line.split()[0] for line in lock.splitlines() if line[:1].isalpha()]
         tree = f"find {path} {path}/venv/"
