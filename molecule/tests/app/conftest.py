@@ -148,7 +148,8 @@ class Source:
         assert sorted(there.replace("./", "").splitlines()) == sorted(here.splitlines())
         frozen = self.host.check_output(f"/opt/paddock/uv --no-cache pip freeze --python {path}/venv")
         lock = (self.folder / "requirements.txt").read_text()
-        assert frozen.split() == [line.split()[0] for line in lock.splitlines() if line[:1].isalpha()]
+        locked = sorted(line.split()[0] for line in lock.splitlines() if line[:1].isalpha())
+        assert frozen.split() == locked
         tree = f"find {path} {path}/venv/"
         assert self.host.run(f"{tree} ! -user root -o -perm /022 ! -type l").stdout == ""
         assert self.host.run(f"{tree} -type f ! -perm -o=r -o -type d ! -perm -o=rx").stdout == ""
@@ -160,7 +161,7 @@ class Source:
 
     def assert_nothing_is_left(self) -> None:
         """Look at all places where something is made or uploaded."""
-        left = f"ls -d {self.home}/*/.partial /opt/paddock/{self.folder.name}-*.tar* /root/.cache"
+        left = f"ls -d {self.home}/*/.partial /opt/paddock/{self.folder.name}-????????????.tar* /root/.cache"
         assert self.host.run(left).stdout == ""
 
 
