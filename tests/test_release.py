@@ -107,7 +107,15 @@ def test_no_archive(app: Path, archives: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["tests/test_app.py", ".git/HEAD", ".env", "__pycache__/a.txt", "lib/__pycache__/b", "a.pyc"],
+    [
+        "tests/test_app.py",
+        "wheels/own-1-py3-none-any.whl",
+        ".git/HEAD",
+        ".env",
+        "__pycache__/a.txt",
+        "lib/__pycache__/b",
+        "a.pyc",
+    ],
 )
 def test_what_is_left_out(app: Path, name: str) -> None:
     """What never runs on a host makes no new release."""
@@ -117,7 +125,7 @@ def test_what_is_left_out(app: Path, name: str) -> None:
     assert identifier(app) == before
 
 
-@pytest.mark.parametrize("name", ["lib/tests/data.py", "tests.py", "requirements.txt", "README"])
+@pytest.mark.parametrize("name", ["lib/tests/data.py", "tests.py", "wheels/a.py", "lib/a.whl", "README"])
 def test_what_counts(app: Path, name: str) -> None:
     """Any other file does, the lock included."""
     before = identifier(app)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Make .venv, the environment of the control node, from the lock.
 set -eu
-python=$(command -v python3) || { echo "please install python3 (3.11 or newer)" >&2; exit 1; }
+# Not the one of .venv, should that be active: it is about to go.
+python=$(python3 -c "import sys; print(sys._base_executable)") || { echo "please install python3 (3.11 or newer)" >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' || {
   echo "please install Python 3.11 or newer: $python is $("$python" -V)" >&2; exit 1; }
 # Debian ships venv apart from the interpreter.

@@ -52,7 +52,7 @@ def check_lock(lock: Path, framework: str) -> Iterator[Problem]:
         )
         return
     packages: set[str] = set()
-    for number, line in _lines(text):
+    for number, line in lock_lines(text):
         where = f"{name}:{number}"
         requirement, *options = re.split(r"\s+(?=--)", line)
         try:
@@ -74,8 +74,15 @@ def check_lock(lock: Path, framework: str) -> Iterator[Problem]:
         yield problem((), "is missing", f"{package}{oldest}", key=package, where=f"{name}:1")
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Join continued lines and leave out comments and options of pip."""
+def lock_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Join continued lines and leave out comments and options of pip.
+
+    Args:
+        text: A lock.
+
+    Yields:
+        The number of each requirement's first line, and the requirement with its options.
+    """
     joined, start = "", 0
     for number, line in enumerate(text.splitlines(), 1):
         start = start if joined else number

@@ -22,7 +22,8 @@ name: release
 short_description: Name and pack what an app's folder holds
 description:
   - The id is a hash of the folder's files, so the same code always has the same id.
-  - Hidden files, C(__pycache__), C(*.pyc) and the folder C(tests) at the top are left out.
+  - Hidden files, C(__pycache__), C(*.pyc) and the folder C(tests) at the top are left out. So are
+    C(*.whl) in the folder C(wheels) at the top, for the lock names their hashes.
 options:
   _terms:
     description: Folders of apps; the last part of the path is the app's name.
@@ -84,6 +85,8 @@ def _read(path: Path, root: Path) -> File:
 def _walk(folder: Path, root: Path) -> Iterator[File]:
     for path in folder.iterdir():
         if path.name.startswith(".") or path.name == "__pycache__" or path.suffix == ".pyc":
+            continue
+        if path.parent == root / "wheels" and path.suffix == ".whl":
             continue
         if path.is_dir() and not path.is_symlink():
             if path != root / "tests":

@@ -65,6 +65,7 @@ class Source:
     host: Host
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    tags: str = "app"
 
     @property
     def home(self) -> str:
@@ -86,13 +87,28 @@ class Source:
         """Whatever is in the folder of the releases, hidden or not."""
         return set(self.host.run(f"ls -A {self.home}/releases").stdout.split())
 
+    def environments(self) -> set[str]:
+        """Whatever is in the folder of the environments."""
+        return set(self.host.run(f"ls -A {self.home}/environments").stdout.split())
+
+    def serve(self) -> None:
+        """Mark the release as good, as the role that runs it does."""
+        target = f"{self.home}/releases/{self.release}"
+        self.host.check_output(f"ln -sfn {target} {self.home}/good/{self.release}")
+
+    def want_tornado(self) -> None:
+        """Lock one package more, which the control node has fetched for the other app."""
+        other = (ROOT / "app_src/welcome/requirements.txt").read_text()
+        with (self.folder / "requirements.txt").open("a") as lock:
+            lock.write(other[other.index("tornado==") :])
+
     def command(self) -> list[str]:
         """The command of a run."""
         extra = self.folder.parent.parent / "extra.json"
         variables = {"fleet_app_src": str(self.folder.parent), "app_apps": [{"name": self.folder.name}]}
         extra.write_text(json.dumps({**variables, **self.settings}))
         return [
-            *("ansible-playbook", "--inventory", str(INVENTORY), "--tags", "app", "-e", f"@{extra}"),
+            *("ansible-playbook", "--inventory", str(INVENTORY), "--tags", self.tags, "-e", f"@{extra}"),
             *("--limit", self.host.backend.host, str(SCENARIO / "converge.yml")),
         ]
 
@@ -130,16 +146,23 @@ class Source:
         names = " ".join(file.path for file in files)
         here = subprocess.check_output(f"sha256sum {names}", shell=True, text=True, cwd=self.folder)
         assert sorted(there.replace("./", "").splitlines()) == sorted(here.splitlines())
-        frozen = self.host.check_output(f"/opt/paddock/uv pip freeze --python {path}/venv")
+        frozen = self.host.check_output(f"/opt/paddock/uv --no-cache pip freeze --python {path}/venv")
         lock = (self.folder / "requirements.txt").read_text()
-        assert frozen.split() == [line.split()[0] for line in lock.splitlines() if line[:1].isalpha()]
-        assert self.host.run(f"find {path} ! -user root -o -perm /022 ! -type l").stdout == ""
-        assert self.host.run(f"find {path} -type f ! -perm -o=r -o -type d ! -perm -o=rx").stdout == ""
+        locked = sorted(line.split()[0] for line in lock.splitlines() if line[:1].isalpha())
+        assert frozen.split() == locked
+        tree = f"find {path} {path}/venv/"
+        assert self.host.run(f"{tree} ! -user root -o -perm /022 ! -type l").stdout == ""
+        assert self.host.run(f"{tree} -type f ! -perm -o=r -o -type d ! -perm -o=rx").stdout == ""
         # Relocatable: its scripts run where they are now.
         assert path in self.host.check_output(f"{path}/venv/bin/python -c 'import sys; print(sys.prefix)'")
         assert "gunicorn" in self.host.check_output(f"{path}/venv/bin/gunicorn --version")
-        assert not self.host.file(f"{self.home}/releases/.partial").exists
-        assert self.host.run("ls /opt/paddock/*.tar.gz").stdout == ""
+        assert self.host.check_output(f"readlink {path}/venv").startswith("../../environments/")
+        self.assert_nothing_is_left()
+
+    def assert_nothing_is_left(self) -> None:
+        """Look at all places where something is made or uploaded."""
+        left = f"ls -d {self.home}/*/.partial /opt/paddock/{self.folder.name}-????????????.tar* /root/.cache"
+        assert self.host.run(left).stdout == ""
 
 
 @pytest.fixture

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
+import time
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from testinfra.host import Host
 
 
@@ -42,8 +46,7 @@ def test_one_byte_is_another_release(source: Any) -> None:
     source.run()
     assert source.run().changed == 0
     before, old = source.releases(), source.release
-    # As the role that runs a release does once it serves.
-    source.host.check_output(f"ln -sfn {source.home}/releases/{old} {source.home}/good/{old}")
+    source.serve()
     source.change("#\n")
     assert source.release != old
     assert source.run().changed > 0
@@ -52,17 +55,109 @@ def test_one_byte_is_another_release(source: Any) -> None:
     assert source.run().changed == 0
 
 
-def test_wrong_hash_leaves_nothing(source: Any) -> None:
+def test_releases_share_an_environment(source: Any) -> None:
+    """A line of code makes none; another lock does, and the first one goes with its last release."""
+    source.settings["app_keep_releases"] = 0
+    source.host.check_output(f"rm -rf {source.home}")
+    source.run()
+    first = source.environments()
+    inode = f"stat -c %i {source.home}/environments/*"
+    before = source.host.check_output(inode)
+    source.change("# shared\n")
+    source.run()
+    assert source.host.check_output(inode) == before
+    source.want_tornado()
+    source.run()
+    assert len(source.environments()) == 1
+    assert source.environments() != first
+    source.assert_whole()
+
+
+def test_home_elsewhere(source: Any) -> None:
+    """An app's folder may be a link to a larger disk; what its releases use stays."""
+    home = source.home
+    source.host.check_output(f"rm -rf {home} /var/big; mkdir /var/big; ln -s /var/big {home}")
+    try:
+        source.run()
+        source.assert_whole()
+    finally:
+        source.host.check_output(f"rm -rf {home} /var/big")
+
+
+@pytest.fixture
+def cut_off(host: Host) -> Iterator[None]:
+    """Leave the host nothing but its own subnet, which is where SSH comes from."""
+    route = host.check_output("ip route show default")
+    host.check_output("ip route replace unreachable default metric 0 && ip route del " + route)
+    yield
+    host.check_output(f"ip route del unreachable default metric 0 && ip route add {route}")
+
+
+def test_no_network(source: Any, cut_off: None) -> None:
+    """A host that is set up takes a new release with another lock without index and mirror."""
+    host = source.host
+    assert host.run("python3 -c \"import socket; socket.create_connection(('192.0.2.1', 80), 3)\"").rc != 0
+    lists = "/var/lib/apt/lists /var/lib/apt/periodic/update-success-stamp /var/cache/apt/pkgcache.bin"
+    host.run(f"touch -cd '9 days ago' {lists}")
+    source.tags = "python,app"
+    source.change("# no network\n")
+    source.want_tornado()
+    source.run()
+    source.assert_whole()
+
+
+def test_silent_index_changes_nothing(source: Any) -> None:
+    """A run ends in time, before the host has changed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        index = f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+        # Of the packages here, only this one can never be in the cache.
+        with (source.folder / "requirements.txt").open("a") as lock:
+            lock.write(f"nowhere==1.0 --hash=sha256:{'0' * 64}\n")
+        source.settings["app_index_url"] = index
+        before = source.host.check_output("find /srv /opt/paddock | sort | sha256sum")
+        start = time.monotonic()
+        output = source.run(rc=2).output
+        assert time.monotonic() - start < 60
+    assert f"{index} does not answer" in output
+    assert "nowhere==1.0" in output
+    assert source.host.check_output("find /srv /opt/paddock | sort | sha256sum") == before
+
+
+def test_wrong_hash_changes_nothing(source: Any) -> None:
     """A package that is not the locked one is refused."""
-    before = source.releases()
+    before = source.host.check_output("find /srv /opt/paddock | sort | sha256sum")
     lock = source.folder / "requirements.txt"
     # The two hashes of the first package.
     lock.write_text(re.sub("sha256:.{64}", "sha256:" + "0" * 64, lock.read_text(), count=2))
     output = source.run(rc=2).output
-    assert "nothing that serves was touched" in output
-    assert "blinker" in output
-    assert source.releases() == before
-    assert source.host.run("ls /opt/paddock/*.tar.gz").stdout == ""
+    assert "blinker==1.9.0 has another hash" in output
+    assert source.host.check_output("find /srv /opt/paddock | sort | sha256sum") == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "where"),
+    [
+        ("touch {home}", "{home}"),
+        ("mkdir {home}; ln -s /nowhere {home}/releases", "{home}/releases"),
+        ("mkdir {home}; echo data > {home}/environments", "{home}/environments"),
+        ("mkdir -p {home}/releases; echo data > {home}/releases/{release}", "{home}/releases/{release}"),
+        (
+            "mkdir -p {home}/releases; ln -s /nowhere {home}/releases/{release}",
+            "{home}/releases/{release}",
+        ),
+    ],
+    ids=["home", "releases", "environments", "release", "dangling"],
+)
+def test_something_in_the_way(source: Any, spoil: str, where: str) -> None:
+    """It is named, and left as it is."""
+    names = {"home": source.home, "release": source.release}
+    source.host.check_output(f"rm -rf {source.home}; " + spoil.format(**names))
+    listing = f"ls -ld --time-style=+ {where.format(**names)}"
+    before = source.host.check_output(listing)
+    assert f"{where.format(**names)} is in the way; allowed: a folder" in source.run(rc=2).output
+    assert source.host.check_output(listing) == before
+    source.assert_nothing_is_left()
+    source.host.check_output(f"rm -rf {source.home}")
 
 
 def test_folders_belong_to_root(source: Any) -> None:
@@ -74,5 +169,5 @@ def test_folders_belong_to_root(source: Any) -> None:
     source.change("# owner\n")
     source.run()
     assert (
-        source.host.check_output(f"stat -c %U:%a {source.home} {source.home}/*").split() == ["root:755"] * 3
+        source.host.check_output(f"stat -c %U:%a {source.home} {source.home}/*").split() == ["root:755"] * 4
     )

@@ -18,5 +18,5 @@ def test_uv_is_the_pinned_version(host: Host) -> None:
 
 def test_environments_can_be_made(host: Host) -> None:
     """The interpreter of the system and uv make an environment that runs."""
-    host.check_output("/opt/paddock/uv venv --clear --python /usr/bin/python3 /tmp/venv")
+    host.check_output("/opt/paddock/uv --no-cache venv --clear --python /usr/bin/python3 /tmp/venv")
     assert host.check_output("/tmp/venv/bin/python -c 'import sys; print(sys.prefix)'") == "/tmp/venv"

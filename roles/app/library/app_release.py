@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Make one release of an app: its code and its environment, in a folder that never changes."""
+"""Make one release of an app: its code and its environment, in folders that never change."""
 
 from __future__ import annotations
 
@@ -8,31 +8,44 @@ DOCUMENTATION = r"""
 module: app_release
 short_description: An immutable release of a Python app
 description:
-  - Unpacks the code, fills a virtual environment from its lock with hashes, and only then gives the
-    folder its name. So a folder of that name is whole, and what a killed run left aside is thrown
-    away by the next. One call at a time works on an app: it waits for what a killed run left running.
-  - Afterwards removes the oldest releases. Those that have served stay the longest - the role that
-    runs a release says so by a link in C(good) - so the one that serves is never removed.
+  - Fills an environment from wheels, unless the host has that one, unpacks the code, links the
+    environment, and only then gives the folder its name. So a folder of that name is whole, and what
+    a killed run left aside is thrown away by the next. One call at a time works on an app - it waits
+    for what a killed run left running.
+  - Afterwards removes the oldest releases, and the environments that no release links to. Releases
+    that have served stay the longest - the role that runs a release says so by a link in C(good) - so
+    the one that serves is never removed. Marks of a release in C(good) and C(bad) go with it.
 options:
   path: {description: Folder of the release., required: true, type: path}
-  archive: {description: Archive of the code on this host; removed when done., required: true, type: path}
-  keep: {description: How many good releases stay beside this one., default: 3, type: int}
-  index_url: {description: Package index; empty is PyPI., default: "", type: str}
+  environment: {description: Folder of the environment., required: true, type: path}
+  code: {description: Archive of the code on this host; removed when done., required: true, type: path}
+  wheels:
+    description: Archive of the wheels and their C(requirements.txt) on this host; removed when done.
+      Needed only where the environment is missing.
+    required: true
+    type: path
+  keep:
+    description: How many good releases stay beside this one, the one that serves and the one before.
+    default: 3
+    type: int
 """
 
 EXAMPLES = r"""
 - name: Make a release
   app_release:
     path: /srv/requestme/releases/3f2a9c1e77b0-py3.13
-    archive: /opt/paddock/requestme-3f2a9c1e77b0.tar.gz
+    environment: /srv/requestme/environments/047416962b72-py3.13
+    code: /opt/paddock/requestme-3f2a9c1e77b0.tar.gz
+    wheels: /opt/paddock/requestme-047416962b72.tar
 """
 
 RETURN = r"""
-removed: {description: Old releases that were removed., returned: changed, type: list, elements: str}
+removed: {description: Old releases and environments that went., returned: changed, type: list, elements: str}
 """
 
 import fcntl
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -46,56 +59,120 @@ class Failed(Exception):
     """The release cannot be made; the message says why."""
 
 
-def fill(module: AnsibleModule, partial: Path, path: Path, lock: int) -> None:
-    """Make code and environment in a folder aside; raises Failed with what uv said.
+def folder(path: Path) -> None:
+    """Make a folder of root's; raises Failed where something else has the name."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise Failed(f"{path} is in the way; allowed: a folder, or nothing. Move it aside.") from None
+    # Who owns a folder can swap what is in it.
+    os.chown(path, 0, 0)
+    path.chmod(0o755)
 
-    Its programs hold the lock too: they may outlive a killed module.
-    """
-    app, venv = partial / "app", partial / "venv"
-    app.mkdir(parents=True)
-    with tarfile.open(module.params["archive"]) as code:
-        # Debian 12's Python (3.11.2) has no filters yet. The archive is our own.
-        code.extractall(app, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    environment = {
-        "UV_PYTHON_DOWNLOADS": "never",
-        # The host's own certificate store: it may hold a company's authority.
-        "UV_SYSTEM_CERTS": "true",
-    }
-    if module.params["index_url"]:
-        environment["UV_DEFAULT_INDEX"] = module.params["index_url"]
-    install = ["pip", "install", "--require-hashes", "--only-binary=:all:", "--compile-bytecode"]
-    for command in (
-        # Relocatable, for the folder is renamed afterwards.
-        ["venv", "--relocatable", "--python=/usr/bin/python3", str(venv)],
-        [*install, f"--python={venv}", f"--requirement={app}/requirements.txt"],
-    ):
-        rc, out, err = module.run_command(
-            [UV, "--quiet", *command], environ_update=environment, pass_fds=[lock]
-        )
-        if rc != 0:
-            said = (err or out).replace(str(partial), str(path)).strip()
-            raise Failed(f"{path} cannot be made; nothing that serves was touched.\n{said}")
-    # The sandboxed app cannot write its byte code. A file that does not compile is the boot's to judge.
-    compiler = [str(venv / "bin/python"), "-m", "compileall", "-q", "-s", str(partial), "-p", str(path)]
-    module.run_command([*compiler, str(app)], pass_fds=[lock])
+
+def is_whole(path: Path) -> bool:
+    """Whether the folder is there; raises Failed where something else has its name."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise Failed(f"{path} is in the way; allowed: a folder, or nothing. Move it aside.")
+    return path.exists()
+
+
+def throw_away(path: Path) -> None:
+    """Remove what is no release, whatever it is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack one of our own archives."""
+    target.mkdir(parents=True)
+    if not archive.exists():
+        raise Failed(f"{archive} has gone; run it again")
+    with tarfile.open(archive) as packed:
+        # Debian 12's Python (3.11.2) has no filters yet.
+        packed.extractall(target, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+
+
+def run(module: AnsibleModule, lock: int, *command: str) -> None:
+    """Run a program that holds the lock too, for it may outlive a killed module."""
+    environment = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "true", "UV_NO_PROGRESS": "true"}
+    rc, out, err = module.run_command(list(command), environ_update=environment, pass_fds=[lock])
+    if rc != 0:
+        raise Failed((err or out).strip())
+
+
+def make_environment(module: AnsibleModule, environment: Path, lock: int) -> None:
+    """Make an environment in a folder aside; raises Failed with what uv said."""
+    partial = environment.parent / ".partial"
+    throw_away(partial)
+    wheels, venv = partial / "wheels", partial / "venv"
+    unpack(Path(module.params["wheels"]), wheels)
+    # Relocatable, for the folder is renamed afterwards. The cache is inside, so nothing of it stays.
+    uv = (UV, "--quiet", "--offline", f"--cache-dir={partial}/cache")
+    run(module, lock, *uv, "venv", "--relocatable", "--python=/usr/bin/python3", str(venv))
+    run(
+        *(module, lock, *uv, "pip", "install", f"--python={venv}", "--compile-bytecode"),
+        # That they fit to each other was checked on the control node.
+        *("--no-deps", "--require-hashes", "--only-binary=:all:"),
+        *("--no-index", f"--find-links={wheels}", f"--requirement={wheels}/requirements.txt"),
+    )
     # uv leaves a lock file that everybody may write.
-    module.run_command(["chmod", "--recursive", "go-w", str(partial)], check_rc=True)
+    run(module, lock, "chmod", "--recursive", "go-w", str(venv))
+    venv.rename(environment)
+    throw_away(partial)
 
 
-def prune(partial: Path, path: Path, keep: int) -> list[str]:
-    """Remove releases that are neither new nor among the last good ones; returns their names."""
-    releases, good = path.parent, path.parent.parent / "good"
-    marks = [mark for mark in good.iterdir() if (releases / mark.name).is_dir()]
+def make_release(module: AnsibleModule, path: Path, environment: Path, lock: int) -> None:
+    """Make a release in a folder aside."""
+    partial = path.parent / ".partial"
+    throw_away(partial)
+    unpack(Path(module.params["code"]), partial / "app")
+    (partial / "venv").symlink_to(os.path.relpath(environment, path))
+    # The sandboxed app cannot write its byte code. A file that does not compile is the boot's to judge.
+    compiler = [
+        str(environment / "bin/python"),
+        "-m",
+        "compileall",
+        "-q",
+        "-s",
+        str(partial),
+        "-p",
+        str(path),
+    ]
+    module.run_command([*compiler, str(partial / "app")], pass_fds=[lock])
+    partial.rename(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder; renamed first, for a folder with its name is whole, also when this is killed."""
+    partial = path.parent / ".partial"
+    throw_away(partial)
+    path.rename(partial)
+    throw_away(partial)
+
+
+def prune(path: Path, keep: int) -> list[str]:
+    """Remove releases that are neither new nor among the last good ones; returns what went."""
+    releases, home = path.parent, path.parent.parent
+    marks = [mark for mark in (home / "good").iterdir() if (releases / mark.name).is_dir()]
     marks.sort(key=lambda mark: mark.lstat().st_mtime, reverse=True)
-    # The newest mark is the release that serves.
-    stay = {path.name, *(mark.name for mark in marks[: max(keep, 1)])}
-    removed = sorted(entry.name for entry in releases.glob("*-py*") if entry.name not in stay)
-    for name in removed:
-        # Renamed first: a folder with a release's name is whole, also when this is killed.
-        (releases / name).rename(partial)
-        shutil.rmtree(partial)
-        (good / name).unlink(missing_ok=True)
-    return removed
+    # The newest mark is the release that serves, the next one is what it took over from.
+    stay = {path.name, *(mark.name for mark in marks[: 2 + max(keep, 0)])}
+    old = [entry for entry in sorted(releases.glob("*-py*")) if entry.name not in stay and entry.is_dir()]
+    for release in old:
+        remove(release)
+    for name in ("good", "bad"):
+        for mark in (home / name).glob("*-py*"):
+            if not (releases / mark.name).exists():
+                mark.unlink()
+    used = {os.path.realpath(release / "venv") for release in releases.glob("*-py*")}
+    made = sorted((home / "environments").glob("*-py*"))
+    unused = [entry for entry in made if os.path.realpath(entry) not in used]
+    for environment in unused:
+        remove(environment)
+    return [entry.name for entry in old + unused]
 
 
 def main() -> None:
@@ -103,40 +180,44 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "archive": {"type": "path", "required": True},
+            "environment": {"type": "path", "required": True},
+            "code": {"type": "path", "required": True},
+            "wheels": {"type": "path", "required": True},
             "keep": {"type": "int", "default": 3},
-            "index_url": {"default": ""},
         },
         supports_check_mode=True,
     )
-    path, archive = Path(module.params["path"]), Path(module.params["archive"])
+    path, environment = Path(module.params["path"]), Path(module.params["environment"])
     if module.check_mode:
         if path.exists():
             module.exit_json(changed=False)
         module.exit_json(changed=True, diff={"before": "", "after": f"{path}\n"})
     os.umask(0o022)
-    releases, home = path.parent, path.parent.parent
+    home = path.parent.parent
     lock = os.open(f"/run/paddock-{home.name}-releases.lock", os.O_CREAT | os.O_WRONLY, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    if path.exists():
-        archive.unlink(missing_ok=True)
-        module.exit_json(changed=False)
-    for folder in (home, releases, home / "good"):
-        folder.mkdir(parents=True, exist_ok=True)
-        # Who owns a folder can swap what is in it.
-        os.chown(folder, 0, 0)
-        folder.chmod(0o755)
-    partial = releases / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partials = [parent / ".partial" for parent in (path.parent, environment.parent)]
     try:
-        fill(module, partial, path, lock)
-        partial.rename(path)
-        removed = prune(partial, path, module.params["keep"])
+        for parent in (home, path.parent, environment.parent, home / "good"):
+            folder(parent)
+        if is_whole(path):
+            module.exit_json(changed=False)
+        if not is_whole(environment):
+            make_environment(module, environment, lock)
+        make_release(module, path, environment, lock)
+        removed = prune(path, module.params["keep"])
     except Failed as problem:
-        module.fail_json(msg=str(problem))
+        said = str(problem).replace(str(partials[0]), str(path)).replace(str(partials[1]), str(environment))
+        module.fail_json(msg=f"{path} cannot be made; nothing that serves was touched.\n{said}")
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        archive.unlink(missing_ok=True)
+        for partial in partials:
+            if partial.parent.is_dir():
+                throw_away(partial)
+        # Also what a killed run has uploaded.
+        uploads = Path(module.params["code"]).parent
+        for upload in uploads.iterdir() if uploads.is_dir() else ():
+            if re.fullmatch(rf"{re.escape(home.name)}-[0-9a-f]{{12}}\.tar(\.gz)?", upload.name):
+                upload.unlink(missing_ok=True)
     module.exit_json(changed=True, removed=removed)
 
 
