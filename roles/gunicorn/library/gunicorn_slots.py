@@ -78,6 +78,7 @@ DESCRIPTION = {
     "release_dir": {"type": "path", "required": True},
     "health_path": {"required": True},
     "boot_timeout": {"type": "int", "required": True},
+    "watch_seconds": {"type": "int", "required": True},
     "socket_unit": {"required": True},
     "slot_unit": {"required": True},
     "config": {"required": True},
@@ -117,9 +118,10 @@ class Slots:
 
     def refuse_taken(self) -> None:
         """Fail if something else on the host goes by an app's name."""
-        for app in self.apps:
-            if taken := app.taken():
-                self.module.fail_json(msg=f"{app.name}: {taken} on {HOST}; give the app another name")
+        taken = [(app.name, what) for app in self.apps if (what := app.taken())]
+        if taken:
+            lines = [f"{name}: {what} on {HOST}; give the app another name" for name, what in taken]
+            self.module.fail_json(msg="\n".join(lines))
 
     def refused(self, app: App, problem: Unproven, since: float) -> str:
         """Put down that a release did not prove itself; returns the message."""

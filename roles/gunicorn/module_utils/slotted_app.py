@@ -197,6 +197,7 @@ class App:
         """Take what the app should be: an entry of the module's option `apps`."""
         self.release, self.release_dir = wanted["release"], Path(wanted["release_dir"])
         self.health_path, self.boot_timeout = wanted["health_path"], wanted["boot_timeout"]
+        self.watch_seconds = wanted["watch_seconds"]
         self.socket_text, self.slot_text = wanted["socket_unit"], wanted["slot_unit"]
         about = {key: wanted[key] for key in ("release", "release_dir", "health_path", "boot_timeout")}
         self.files = {
@@ -494,12 +495,29 @@ class App:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def watch(self) -> None:
+        """See that a release that never served stays up for a while; raises Unproven with its log."""
+        deadline = time.monotonic() + self.watch_seconds
+        try:
+            while time.monotonic() < deadline:
+                time.sleep(0.2)
+                state = self.units()[PREFLIGHT].state
+                if state != "active":
+                    raise Unproven(f"{self.unit(PREFLIGHT)} was ready, and then {state}")
+            if self.watch_seconds:
+                self.ask(PREFLIGHT)
+        except Unproven as problem:
+            log = self.log(self.unit(PREFLIGHT))
+            raise Unproven(f"{problem}\nLast lines of its log:\n{log}") from problem
+
     def preflight(self) -> None:
         """Boot the release beside what serves; raises Unproven with its log."""
         self.sweep()  # a killed run may have left another release there
         try:
             self.write_slot(PREFLIGHT)
             self.start(PREFLIGHT)
+            if not self.marks.good_link(self.release_dir.name).is_symlink():
+                self.watch()
         finally:
             self.sweep()
         self.proven_file.write()

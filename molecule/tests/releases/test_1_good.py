@@ -1,0 +1,98 @@
+"""A good release loses nothing, and a rollback neither."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from .conftest import BACKENDS, FULL
+
+
+def test_rolling_releases(fleet: Any) -> None:
+    """Forth and back, under load, with slow requests in flight: no request fails, none is executed twice.
+
+    Each host switches once a deploy, on the same listening socket, and Nginx is not touched.
+    """
+    deploys = 10 if FULL else 2
+    sockets = fleet.sockets()
+    reload = fleet.sh("lb1", "systemctl show --property=ExecReload nginx; pgrep -f 'nginx: worker'")
+    seen = [fleet.serving()]
+    with fleet.probed() as probe:
+        for number in range(deploys):
+            fleet.write("One line is new." if number % 2 == 0 else "Thank you for requesting me.")
+            with fleet.slow_requests(20 if FULL else 12) as statuses:
+                run = fleet.run()
+            assert run.rc == 0, run.output
+            assert statuses == [200] * 4
+            for node in BACKENDS:
+                assert len(re.findall(rf"^{node}: requestme: ", run.output, re.MULTILINE)) == 1
+            seen.append(fleet.serving())
+            assert set(seen[-1].values()).isdisjoint(seen[-2].values())
+    probe.assert_clean(posts=1000 if FULL else 100)
+    if FULL:
+        assert probe.content["planned"] >= 10_000
+    assert len({server["release"] for server in probe.content["servers"]}) == 2
+    assert {server["backend"] for server in probe.content["servers"]} == set(BACKENDS)
+    assert fleet.sockets() == sockets
+    assert fleet.sh("lb1", "systemctl show --property=ExecReload nginx; pgrep -f 'nginx: worker'") == reload
+
+
+def test_rollback(fleet: Any) -> None:
+    """One command brings the release before it back on every host; nobody notices, and nothing is built."""
+    first = fleet.serving()
+    fleet.write("To be rolled back.")
+    assert fleet.run().rc == 0
+    second = fleet.serving()
+    made = fleet.sh("app1", "ls -t /srv/requestme/releases /srv/requestme/environments")
+    fleet.write("A syntax error, which nobody asks for.", "def (")
+    with fleet.probed() as probe:
+        run = fleet.run("playbooks/rollback.yml")
+    assert run.rc == 0, run.output
+    assert fleet.serving() == first != second
+    probe.assert_clean()
+    assert fleet.sh("app1", "ls -t /srv/requestme/releases /srv/requestme/environments") == made
+    # The release that was left is bad, so the next rollback does not choose it again.
+    bad = fleet.sh("app1", "grep -r . /srv/requestme/bad")
+    assert second["app1"] in bad
+    assert "left by a rollback of" in bad
+
+
+def test_rollback_to_a_release(fleet: Any) -> None:
+    """Any release that is on every host may be named; to go where one is changes nothing."""
+    here = fleet.serving()
+    there = re.search(r"/([0-9a-f]{12})-py", fleet.sh("app1", "ls -d /srv/requestme/bad/*"))[1]  # type: ignore[index]
+    run = fleet.run("playbooks/rollback.yml", "-e", f"release={there}")
+    assert run.rc == 0, run.output
+    assert set(fleet.serving().values()) == {there}
+    again = fleet.run("playbooks/rollback.yml", "-e", f"release={there}")
+    assert (again.rc, again.changed) == (0, 0), again.output
+    assert f"requestme serves {there} on every backend already" in again.output
+    back = fleet.run("playbooks/rollback.yml", "-e", f"release={here['app1']}")
+    assert back.rc == 0, back.output
+    assert fleet.serving() == here
+
+
+def test_rollback_to_nowhere(fleet: Any) -> None:
+    """A release that is not there, an app that is not, and an app with one release only: said, not done."""
+    before = (fleet.serving(), fleet.serving("welcome"))
+    for arguments, words in {
+        "release=000000000000": "release is '000000000000'; allowed: one that every backend has",
+        "app=nobody": "app is 'nobody'; allowed: requestme, welcome",
+        "app=welcome": "welcome has no other good release",
+    }.items():
+        run = fleet.run("playbooks/rollback.yml", "-e", arguments)
+        assert (run.rc != 0, run.changed) == (True, 0), run.output
+        assert words in run.output
+        assert "Nothing was changed" in run.output or "allowed" in run.output
+    assert (fleet.serving(), fleet.serving("welcome")) == before
+
+
+def test_history(fleet: Any) -> None:
+    """Every change is a line on the host, with who, when, from, to, outcome and seconds."""
+    lines = fleet.sh("app1", "cat /var/lib/paddock/history.jsonl").splitlines()
+    last = json.loads(lines[-1])
+    assert {"who", "when", "run", "app", "from", "to", "outcome", "seconds"} <= set(last)
+    assert last["to"] == fleet.serving()["app1"]
+    run = fleet.run("playbooks/history.yml")
+    assert re.search(rf"app1 +requestme +{last['from']} +{last['to']} +serves", run.output), run.output
