@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Measure what the README promises, on a fleet of its own: 1 balancer, 2 backends.
+"""Measure what the README promises, on fleets of its own: 1 balancer, 2 to 10 backends.
 
-Prints a table and writes it to docs/benchmarks.md and build/bench.json. Times are whole-command
-wall-clock seconds; what is compared is measured in the same run, in turns.
+Prints a table and writes it to docs/benchmarks.md and build/bench.json, with a plot of releases in
+docs/releases.svg. Times are whole-command wall-clock seconds; what is compared is measured in the same
+run, in turns.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import tarfile
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build/bench"
 NODES = ROOT / "molecule/testbed/nodes"
 HOSTS = {"lb1": "balancers", "app1": "backends", "app2": "backends"}
+SIZES = (2, 3, 5, 10)
+RATE = 25
 ROUNDS = 3
 LOAD_SECONDS = 6
 CONNECTIONS = 16
@@ -54,22 +57,33 @@ def timed(action: Callable[[], str]) -> tuple[float, str]:
     return time.monotonic() - started, result
 
 
+class Release(NamedTuple):
+    """Medians over some releases of a fleet: seconds, and requests lost of those sent meanwhile."""
+
+    backends: int
+    release: float
+    rollback: float
+    slowest_ms: float
+    lost: int
+    sent: int
+
+
 class Fleet:
     """Fresh nodes and how to reach them."""
 
-    def __init__(self) -> None:
-        lines = sh(str(NODES), "up", "bench", *HOSTS).splitlines()
+    def __init__(self, hosts: Mapping[str, str] = HOSTS) -> None:
+        lines = sh(str(NODES), "up", "bench", *hosts).splitlines()
         self.nodes = {node["instance"]: node for node in map(json.loads, lines)}
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir(parents=True)
         (WORK / "group_vars").symlink_to(ROOT / "inventory/group_vars")
-        inventory: dict[str, Any] = {group: {"hosts": {}} for group in HOSTS.values()}
+        inventory: dict[str, Any] = {group: {"hosts": {}} for group in hosts.values()}
         # The plain script shares connections, as Ansible does.
         sockets = tempfile.mkdtemp(prefix="paddock-")  # a socket's path must be short
         shared = ("ControlMaster=auto", "ControlPersist=60", f"ControlPath={sockets}/%C", "User=root")
         config = "".join(f"{option}\n" for option in ("Host *", *SSH_OPTIONS, *shared))
         for name, node in self.nodes.items():
-            inventory[HOSTS[name]]["hosts"][name] = {
+            inventory[hosts[name]]["hosts"][name] = {
                 "ansible_host": "127.0.0.1",
                 "ansible_port": node["port"],
                 "ansible_user": "root",
@@ -79,14 +93,38 @@ class Fleet:
             }
             config += f"Host {name}\nHostName 127.0.0.1\nPort {node['port']}\n"
             config += f"IdentityFile {node['identity_file']}\n"
+        self.all = inventory
         self.inventory = WORK / "inventory.yml"
         self.inventory.write_text(json.dumps(inventory))
         self.ssh_config = WORK / "ssh_config"
         self.ssh_config.write_text(config)
 
+    def use(self, backends: int) -> None:
+        """Have the first backends only in the inventory."""
+        hosts = dict(list(self.all["backends"]["hosts"].items())[:backends])
+        self.inventory.write_text(json.dumps({**self.all, "backends": {"hosts": hosts}}))
+
+    def command(self, playbook: str, *arguments: str) -> list[str]:
+        """The command of a run."""
+        return ["ansible-playbook", "-i", str(self.inventory), playbook, *arguments]
+
     def site(self, *arguments: str) -> str:
         """Run the playbook."""
-        return sh("ansible-playbook", "-i", str(self.inventory), "site.yml", *arguments)
+        return sh(*self.command("site.yml", *arguments))
+
+    def probed(self, playbook: str, *arguments: str) -> dict[str, Any]:
+        """Run a playbook while the probe asks the balancer; returns the probe's report."""
+        report = WORK / "probe.json"
+        probe = [sys.executable, "-m", "probe", "--url", self.nodes["lb1"]["url"], "--rate", str(RATE)]
+        probe += ["--json", str(report), "--picture", str(WORK / "probe.svg"), "--quiet", "--"]
+        # Its own verdict is in the report: a lost request is a figure here, not a reason to stop.
+        subprocess.run(
+            [*probe, *self.command(playbook, *arguments)], cwd=ROOT, capture_output=True, check=False
+        )
+        content: dict[str, Any] = json.loads(report.read_text())
+        if content["command"]["rc"] != 0:
+            raise SystemExit(f"{playbook} failed under the probe; its log is the run's own")
+        return content
 
     def on(self, host: str, script: str) -> str:
         """Run a shell script on a host."""
@@ -210,6 +248,63 @@ def edited_source(text: str) -> Path:
     return target
 
 
+def releases() -> list[Release]:
+    """Release and roll back on fleets of some sizes, under the probe."""
+    names = {"lb1": "balancers"} | {f"app{number}": "backends" for number in range(1, max(SIZES) + 1)}
+    fleet = Fleet(names)
+    found = []
+    for size in SIZES:
+        say(f"releases to {size} backends, under {RATE} requests/s")
+        fleet.use(size)
+        fleet.site()
+        reports = []
+        for number in range(ROUNDS):
+            source = edited_source(f"size{size}release{number}")
+            new = fleet.probed("site.yml", "-e", f"fleet_app_src={source}")
+            reports.append((new, fleet.probed("playbooks/rollback.yml")))
+        both = [one for pair in reports for one in pair]
+        classes = [kind for one in both for kind in one["classes"] if kind["gates"]]
+        found.append(
+            Release(
+                size,
+                *(median(seconds(pair[which]) for pair in reports) for which in (0, 1)),
+                max(phase["latency_ms"]["max"] for pair in reports for phase in pair[0]["phases"][1:2]),
+                sum(one["failed"] for one in classes),
+                sum(one["sent"] for one in classes),
+            )
+        )
+    return found
+
+
+def seconds(report: dict[str, Any]) -> float:
+    """How long the command took that the probe went along with."""
+    return report["command"]["ended"] - report["command"]["started"]
+
+
+def draw(found: list[Release], path: Path) -> None:
+    """Plot the seconds of releases and rollbacks over the number of backends."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "paddock"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    sizes = [one.backends for one in found]
+    axes.plot(sizes, [one.release for one in found], "o-", color="#0072b2", label="new release, proven")
+    axes.plot(sizes, [one.rollback for one in found], "s-", color="#d55e00", label="rollback")
+    lost, sent = sum(one.lost for one in found), sum(one.sent for one in found)
+    axes.set_title(f"{lost} of {sent:,} requests lost meanwhile", loc="left")
+    axes.set_xlabel("backends (all on the cores of one machine)")
+    axes.set_ylabel("seconds")
+    axes.set_xticks(sizes)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def machine() -> str:
     """The machine in a line."""
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
@@ -222,6 +317,9 @@ def machine() -> str:
 
 def measure() -> list[tuple[str, str, str]]:
     """Run everything; returns rows of figure, measured, promised."""
+    found = releases()
+    (ROOT / "docs").mkdir(exist_ok=True)
+    draw(found, ROOT / "docs/releases.svg")
     say("ours: bare nodes to serving")
     fleet = Fleet()
     ours, _ = timed(fleet.site)
@@ -237,10 +335,10 @@ def measure() -> list[tuple[str, str, str]]:
     changed = sum(int(n) for _, out in noops for n in re.findall(r"changed=(\d+)", out))
 
     say("a new release, one line changed")
-    releases = []
+    times = []
     for number in range(ROUNDS):
         source = edited_source(f"release{number}")
-        releases.append(timed(lambda source=source: fleet.site("-e", f"fleet_app_src={source}"))[0])
+        times.append(timed(lambda source=source: fleet.site("-e", f"fleet_app_src={source}"))[0])
     fleet.site()
 
     say(f"requests through the balancer, ours and the article's in turns, {LOAD_SECONDS} s each")
@@ -274,11 +372,21 @@ def measure() -> list[tuple[str, str, str]]:
             f"{median(t for t, _ in noops):.1f} s, changed={changed}",
             "at most 8 s, 0",
         ),
-        ("a new release to both backends", f"{median(releases):.1f} s", "at most 15 s"),
+        ("a new release to both backends", f"{median(times):.1f} s", "at most 15 s"),
         ("requests/s, against the article's set-up", ratio(rates, "{:.0f}"), "reported"),
         ("CPU a request on all nodes, against the article's set-up", ratio(cpus, "{:.2f} ms"), "reported"),
         ("peak memory of a backend node, page cache included", memory, "reported"),
+        *map(release_row, found),
     ]
+
+
+def release_row(one: Release) -> tuple[str, str, str]:
+    """Figure, measured and promised of the releases of a fleet."""
+    return (
+        f"{one.backends} backends under {RATE} requests/s: new release, rollback, slowest request, lost",
+        f"{one.release:.1f} s, {one.rollback:.1f} s, {one.slowest_ms:.0f} ms, {one.lost} of {one.sent}",
+        "at most 10 s beside the watch of 6 s, 10 s, 500 ms, 0" if one.backends == 3 else "0 lost",
+    )
 
 
 def ratio(pairs: list[tuple[float, float]], form: str) -> str:
@@ -299,7 +407,8 @@ def main() -> int:
     table = "| figure | measured | promised |\n| --- | --- | --- |\n"
     table += "".join(f"| {' | '.join(row)} |\n" for row in rows)
     intro = f"Written by `make bench`: medians of {ROUNDS}, taken in one run.\n\nMachine: {machine()}."
-    page = f"# Benchmarks\n\n{intro}\n\n{table}"
+    plot = "![Seconds of a release and of a rollback, by the number of backends](releases.svg)"
+    page = f"# Benchmarks\n\n{intro}\n\n{table}\n{plot}\n"
     (ROOT / "docs").mkdir(exist_ok=True)
     (ROOT / "docs/benchmarks.md").write_text(page)
     columns = ("figure", "measured", "promised")

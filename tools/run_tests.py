@@ -19,7 +19,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 NODES = ROOT / "molecule/testbed/nodes"
-PYTHON = ("app_src", "plugins", "probe", "roles", "tools", "tests", "molecule", "molecule/testbed/nodes")
+PYTHON = ("app_src", "bench", "plugins", "probe", "roles", "tools", "tests", "molecule", str(NODES))
 # A node costs little, but a play keeps a core busy: one more than cores fills the waiting.
 WORKERS = (os.cpu_count() or 2) + 1
 
@@ -40,6 +40,7 @@ def molecule(scenario: str) -> list[list[str]]:
 
 # The longest first, so that none runs alone at the end.
 CHECKS = {
+    "molecule-releases": molecule("releases"),
     "molecule-gunicorn": molecule("gunicorn"),
     "molecule-default": molecule("default"),
     "lint": LINT,

@@ -23,7 +23,7 @@ with socket.socket() as probe:
 NETWORK = f"10.77.{100 + zlib.crc32(bytes(ROOT)) % 150}."
 OURS = {
     "inventory/demo.yml": {"connect demo": "connect readme", "10.77.0.": NETWORK, "8088": PORT},
-    "Makefile": {"start demo": "start readme", "down demo": "down readme"},
+    "Makefile": {"start demo": "start readme", "down demo": "down readme", "8088": PORT},
     "tools/show_demo.py": {"8088": PORT},
     "README.md": {"10.77.0.": NETWORK, "8088": PORT},
 }
@@ -93,6 +93,11 @@ def test_every_command(checkout: Path) -> None:
     assert "Welcome to Tornado..!!" in outputs[1]
     assert "open\n" in everything
     assert re.search(r"app3 .* failed=0", everything)
+    assert re.search(r"^PASS: 0 of [\d,]+ requests failed", everything, re.MULTILINE)
+    rolled_back = re.search(r"requestme on app3: (\w+) -> (\w+)", everything)
+    assert rolled_back
+    assert re.search(rf"app3 +requestme +{rolled_back[1]} +{rolled_back[2]} +serves", everything)
+    assert (checkout / "build/probe.svg").exists()
     hosts = {
         subprocess.run(
             [

@@ -1,0 +1,171 @@
+"""What a deploy says and chooses: the table of a failure, the target of a rollback, the history, the lock."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def load(path: str) -> ModuleType:
+    """Import a plugin from its file."""
+    spec = importlib.util.spec_from_file_location(f"paddock_{Path(path).stem}", ROOT / path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+DEPLOY = load("plugins/filter/deploy.py")
+LOCK = load("plugins/action/fleet_lock.py")
+
+
+def state(before: str | None, now: str | None, tried: str | None = None) -> dict[str, str | None]:
+    """What a host says of an app."""
+    return {"before": before, "now": now, "tried": tried}
+
+
+def rows(report: str) -> list[list[str]]:
+    """The cells of a table, without its headings."""
+    lines = report.split("\n\n")[1].splitlines()
+    return [line.split(maxsplit=4) for line in lines[1:]]
+
+
+def test_report_of_a_return() -> None:
+    """One host failed, one had switched, one was never touched."""
+    hostvars = {
+        "b1": {"gunicorn_returned": {"apps": {"shop": state("r1", "r1", "r2"), "live": state("l1", "l1")}}},
+        "b2": {
+            "gunicorn_returned": {"apps": {"shop": state("r1", "r1"), "live": state("l1", "l1")}},
+            "__fleet_failure": "shop r2 did not prove itself on b2; r1 serves.\nTraceback\nKeyError: 'KEY'",
+        },
+        "b3": {"gunicorn_returned": {"apps": {"shop": state("r1", "r1"), "live": state("l1", "l1")}}},
+        "lb": {},
+    }
+    assert rows(DEPLOY.deploy_report(hostvars, list(hostvars), list(hostvars))) == [
+        ["b1", "shop", "r1", "r1", "returned from r2"],
+        ["b2", "shop", "r1", "r1", "shop r2 did not prove itself on b2: KeyError: 'KEY'"],
+        ["b3", "shop", "r1", "r1", "unchanged"],
+    ]
+
+
+def test_report_of_a_lost_host() -> None:
+    """Nobody knows what a host serves that does not answer."""
+    hostvars = {
+        "b1": {"gunicorn_returned": {"apps": {"shop": state("r1", "r2")}}},
+        "b2": {"gunicorn_returned": {"unreachable": True}},
+        "b3": {},
+    }
+    assert rows(DEPLOY.deploy_report(hostvars, ["b1", "b2", "b3"], ["b1", "b2"])) == [
+        ["b1", "shop", "r1", "r2", "keeps the new release"],
+        ["b2", "-", "?", "?", "does not answer"],
+        ["b3", "-", "?", "?", "does not answer"],
+    ]
+
+
+def test_report_of_what_is_no_app_s() -> None:
+    """A package that cannot be had, a balancer that refuses its configuration."""
+    hostvars = {"lb": {"__fleet_failure": "nginx: [emerg] bind() failed\nmore"}}
+    assert rows(DEPLOY.deploy_report(hostvars, ["lb"], ["lb"])) == [
+        ["lb", "-", "-", "-", "nginx: [emerg] bind() failed"]
+    ]
+
+
+def host(now: str, *releases: tuple[str, float | None, str | None], runs: tuple[str, ...] = ()) -> Any:
+    """What a host lists of the app shop."""
+    listed = [
+        {"name": f"{one}-py3.13", "release": one, "good": good, "bad": bad} for one, good, bad in releases
+    ]
+    history = [
+        {"app": app, "run": "last", "outcome": "serves", "when": "2026-01-02T00:00:00+00:00"} for app in runs
+    ]
+    apps = {name: {"now": now, "releases": listed} for name in ("shop", "live")}
+    return {"gunicorn_listed": {"apps": apps, "history": history}}
+
+
+def test_rollback_to_the_last_good_release() -> None:
+    """That every host has; not to a bad one, nor to one that never served."""
+    hostvars = {
+        "b1": host("r4", ("r1", 1, None), ("r2", 2, None), ("r3", None, "failed"), ("r4", 4, None)),
+        "b2": host("r4", ("r1", 1, None), ("r4", 4, None), ("r5", None, None)),
+    }
+    choice = DEPLOY.rollback_target(hostvars, ["b1", "b2"], app="shop")
+    assert choice["releases"] == {"shop": "r1"}
+    assert choice["says"] == ["shop on b1: r4 -> r1", "shop on b2: r4 -> r1"]
+
+
+def test_rollback_of_a_mixed_fleet() -> None:
+    """After a run that was killed half way: to what both have."""
+    hostvars = {"b1": host("r2", ("r1", 1, None), ("r2", 2, None)), "b2": host("r1", ("r1", 1, None))}
+    assert DEPLOY.rollback_target(hostvars, ["b1", "b2"], app="shop")["releases"] == {"shop": "r1"}
+
+
+def test_rollback_of_what_changed_last() -> None:
+    """Without an app it is what the last deploy changed."""
+    releases = (("r1", 1, None), ("r2", 2, None))
+    hostvars = {"b1": host("r2", *releases, runs=("live",))}
+    assert DEPLOY.rollback_target(hostvars, ["b1"])["releases"] == {"live": "r1"}
+
+
+def test_rollback_to_a_chosen_release() -> None:
+    """Also to a bad one, if every host has it; where it serves nothing is said to change."""
+    hostvars = {"b1": host("r2", ("r1", None, "bad"), ("r2", 2, None))}
+    assert DEPLOY.rollback_target(hostvars, ["b1"], "shop", "r1")["releases"] == {"shop": "r1"}
+    there = DEPLOY.rollback_target(hostvars, ["b1"], "shop", "r2")
+    assert there["says"] == ["shop serves r2 on every backend already"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("shop", ""), "shop has no other good release that every backend has"),
+        (("shop", "r9"), "release is 'r9'; allowed: one that every backend has"),
+        (("nobody", ""), "app is 'nobody'; allowed: live, shop"),
+    ],
+)
+def test_rollback_to_nowhere(arguments: tuple[str, str], words: str) -> None:
+    """It says what there is instead."""
+    hostvars = {"b1": host("r2", ("r1", None, "ValueError: no\nmore"), ("r2", 2, None))}
+    problem = DEPLOY.rollback_target(hostvars, ["b1"], *arguments)["problem"]
+    assert words in problem
+    assert arguments[0] == "nobody" or "r1       bad: ValueError: no\n" in problem
+
+
+def test_history_of_all_hosts() -> None:
+    """In the order of time, with the host of each line."""
+    line = {
+        "app": "shop",
+        "from": None,
+        "to": "r1",
+        "outcome": "serves",
+        "seconds": 1.2,
+        "who": "ann@x",
+        "run": "1",
+    }
+    hostvars = {
+        name: {"gunicorn_listed": {"history": [{**line, "when": f"2026-01-0{day}T00:00:00+00:00"}]}}
+        for name, day in (("b1", 2), ("b2", 1))
+    }
+    assert [line["host"] for line in DEPLOY.history(hostvars, ["b1", "b2"])] == ["b2", "b1"]
+    table = DEPLOY.history_table(hostvars, ["b1", "b2"], 1).splitlines()
+    assert table[1].split() == ["2026-01-02", "00:00:00", "b1", "shop", "-", "r1", "serves", "1.2", "ann@x"]
+    assert len(table) == 2
+
+
+def test_started_tells_processes_apart() -> None:
+    """A process that lives, one that is gone, and one that waits for its parent."""
+    mine = LOCK.started(os.getpid())
+    assert mine == LOCK.started(os.getpid()) != ""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    assert LOCK.started(child.pid) != mine
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert LOCK.started(child.pid) == ""
+    child.wait()
+    assert LOCK.started(child.pid) == ""
