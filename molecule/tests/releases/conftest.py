@@ -95,6 +95,11 @@ class Fleet:
         )
         return Run(done.returncode, done.stdout + done.stderr, time.monotonic() - began)
 
+    def begin(self, playbook: str = "site.yml") -> subprocess.Popen[str]:
+        """Begin a run of a playbook, whose output can be read."""
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(self.command(playbook), cwd=ROOT, **pipe)  # type: ignore[call-overload]
+
     def write(self, text: str, code: str = "") -> None:
         """Edit requestme: another message, and code at the end of its module."""
         edited = self.pristine.replace("Thank you for requesting me.", text) + code

@@ -25,7 +25,8 @@ options:
         served there is nothing to protect, and its release serves at once.
       - C(serving) proves what has not been proven, starts it in the idle slot, and stops the other
         slot when it answers.
-      - C(returned) takes back what O(run) has changed on this host, with the slots it left.
+      - C(returned) takes back what O(run) has changed on this host, with the slots it left. In check
+        mode it tells what that would be.
       - C(exclusive) stops the apps that are not in O(stay) and removes their units and their
         configuration; their releases stay.
       - C(listed) changes nothing and tells the releases of each app and the history of the host.
@@ -216,7 +217,8 @@ class Slots:
             app, since = App(self.module, name), time.monotonic()
             switch, tried = app.last_switch(), None
             try:
-                tried = app.give_back(self.run, self.reason)
+                if not self.module.check_mode:
+                    tried = app.give_back(self.run, self.reason)
             except Unproven as problem:
                 problems.append(f"{name} does not return on {HOST}: {app.hide(str(problem))}")
             serving = app.serving(app.units())
