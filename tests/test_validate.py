@@ -414,6 +414,18 @@ def test_bad_batch(batch: object) -> None:
     assert text.startswith(f"fleet_batch is {show(bad)}; allowed: a whole number from 1")
 
 
+@pytest.mark.parametrize("witnesses", [[], "lb", ["nobody"], ["lb", 1]])
+def test_bad_witnesses(witnesses: object) -> None:
+    """The lock needs a host to be on."""
+    [text] = check_fleet([host("b1", fleet_witnesses=witnesses)], [host("lb")])
+    assert text.endswith("allowed: a list with at least one of b1, lb")
+
+
+def test_good_witnesses() -> None:
+    """Any hosts of the fleet will do, such as a backend while the balancer is down."""
+    assert check_fleet([host("b1", fleet_witnesses=["b1", "lb"])], [host("lb")]) == []
+
+
 @pytest.mark.parametrize("batch", [1, 200, "2", "1%", "100%", [1, "50%", 7]])
 def test_good_batch(batch: object) -> None:
     """Any number of hosts and any share is right."""

@@ -207,7 +207,9 @@ class ActionModule(ActionBase):
     def _read(self, name: str) -> Variables:
         hostvars = self.task_vars["hostvars"]
         raw = hostvars.raw_get(name)
-        context = {**self._defaults, **raw, "hostvars": hostvars, "groups": self.groups}
+        # A group that is missing is said once, not by each variable that looks at it.
+        groups = {self.given["backends"]: [], self.given["balancers"]: [], **self.groups}
+        context = {**self._defaults, **raw, "hostvars": hostvars, "groups": groups}
         templar = self._templar.copy_with_new_env(available_variables=context)
         return Variables(raw, self._defaults, templar.template, name)
 

@@ -64,6 +64,8 @@ def check_hosts(backends: list[Host], balancers: list[Host], host_name: str) -> 
     for host in {host.name: host for host in [*backends, *balancers]}.values():
         yield from _check_address(host, host_name, loopback=one_machine)
         yield from _check_batch(host)
+        if balancers:
+            yield from _check_witnesses(host, {other.name for other in [*backends, *balancers]})
     for group in backends, balancers:
         yield from _check_twins(group)
     for host in balancers:
@@ -160,6 +162,13 @@ def _check_batch(host: Host) -> Iterator[Problem]:
     if failures is not BROKEN and not re.fullmatch(r"\d+", str(failures)):
         allowed = "a whole number from 0"
         yield problem(("fleet_max_failures",), f"is {show(failures)}", allowed, host=host.name)
+
+
+def _check_witnesses(host: Host, names: set[str]) -> Iterator[Problem]:
+    value = host.values.get("fleet_witnesses", BROKEN)
+    if value is not BROKEN and not (isinstance(value, list) and value and names.issuperset(value)):
+        allowed = f"a list with at least one of {', '.join(sorted(names))}"
+        yield problem(("fleet_witnesses",), f"is {show(value)}", allowed, host=host.name)
 
 
 def _seconds(value: object) -> float | None:
