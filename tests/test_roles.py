@@ -32,7 +32,7 @@ def defaults(role: Path) -> dict[str, Any]:
 def sources(role: Path) -> Iterator[Path]:
     """Return the files of a role that Ansible evaluates."""
     for folder in ("tasks", "handlers", "vars", "templates", "action_plugins"):
-        yield from sorted((role / folder).glob("**/*.*"))
+        yield from sorted(path for path in (role / folder).glob("**/*.*") if path.suffix != ".pyc")
 
 
 def test_argument_specs(role: Path) -> None:

@@ -378,9 +378,10 @@ class Index:
         while pip.poll() is None:
             time.sleep(0.05)
             now = 0
-            for path in (*(folder / "tmp").rglob("*"), *(folder / "wheels").glob("*")):
-                with contextlib.suppress(OSError):
-                    now += path.stat().st_size
+            for place, _, names in os.walk(folder):  # pip may remove what this is about to see
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        now += os.stat(f"{place}/{name}").st_size
             if now != size:
                 size, since = now, time.monotonic()
             elif time.monotonic() > since + QUIET_SECONDS:
