@@ -41,13 +41,13 @@ def molecule(scenario: str) -> list[list[str]]:
 # The longest first, so that none runs alone at the end.
 CHECKS = {
     "molecule-releases": molecule("releases"),
-    "molecule-gunicorn": molecule("gunicorn"),
     "molecule-default": molecule("default"),
-    "lint": LINT,
-    "readme": README,
-    "molecule-nginx": molecule("nginx"),
-    "unit": UNIT,
+    "molecule-gunicorn": molecule("gunicorn"),
     "molecule-app": molecule("app"),
+    "lint": LINT,
+    "molecule-nginx": molecule("nginx"),
+    "readme": README,
+    "unit": UNIT,
     "molecule-python": molecule("python"),
 }
 
