@@ -72,9 +72,13 @@ def test_report_of_a_lost_host() -> None:
 
 def test_report_of_what_is_no_app_s() -> None:
     """A package that cannot be had, a balancer that refuses its configuration."""
-    hostvars = {"lb": {"__fleet_failure": "nginx: [emerg] bind() failed\nmore"}}
-    assert rows(DEPLOY.deploy_report(hostvars, ["lb"], ["lb"])) == [
-        ["lb", "-", "-", "-", "nginx: [emerg] bind() failed"]
+    hostvars = {
+        "b1": {"__fleet_failure": "Task failed: The lookup plugin 'wheels' failed: shop: no wheel"},
+        "lb": {"__fleet_failure": "nginx: [emerg] bind() failed\nmore"},
+    }
+    assert rows(DEPLOY.deploy_report(hostvars, ["b1", "lb"], ["b1", "lb"])) == [
+        ["b1", "-", "-", "-", "shop: no wheel"],
+        ["lb", "-", "-", "-", "nginx: [emerg] bind() failed"],
     ]
 
 

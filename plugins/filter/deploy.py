@@ -86,7 +86,9 @@ def _by_app(failure: str, names: set[str]) -> dict[str, str]:
     told = {}
     for app, lines in parts.items():
         exceptions = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-        told[app] = ": ".join([lines[0].partition(";")[0], *exceptions[-1:]])
+        # Ansible's own words in front of those of a plugin.
+        first = re.sub(r"^Task failed: (The \w+ plugin '\w+' failed: )?", "", lines[0])
+        told[app] = ": ".join([first.partition(";")[0], *exceptions[-1:]])
     return told
 
 

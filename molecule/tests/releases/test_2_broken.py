@@ -40,7 +40,9 @@ KINDS = {
     "missing dependency": Kind(
         "No module named 'flask'", lock=lambda text: re.sub(r"(?ms)^flask==.*?(?=^\S)", "", text)
     ),
-    "bad wheel hash": Kind("flask", lock=lambda text: re.sub("(?<=sha256:)[0-9a-f]{8}", "00000000", text)),
+    "bad wheel hash": Kind(
+        "has another hash on the index", lock=lambda text: re.sub("(?<=sha256:)[0-9a-f]{8}", "00000000", text)
+    ),
     "missing credential": Kind("KeyError: 'PAYMENT_KEY'", code='os.environ["PAYMENT_KEY"]\n'),
     "wrong name": Kind("application", app={"entrypoint": "app:application"}),
     "raises in its factory": Kind("RuntimeError: no database", code='raise RuntimeError("no database")\n'),

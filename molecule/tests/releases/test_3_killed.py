@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import BACKENDS, FULL, NODES
+from .conftest import BACKENDS, FULL
 
 KILL = {
     "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callbacks"),
@@ -145,32 +144,3 @@ def test_a_run_that_goes_on_returns_as_a_whole(fleet: Any, names: list[str]) -> 
         fleet.sh("app3", "rm /usr/local/bin/systemctl")
     assert run.rc != 0
     assert fleet.serving() == before
-
-
-@pytest.mark.parametrize("moment", ["TASK [gunicorn : Prove the releases]", "app1: requestme: "])
-def test_a_host_that_dies(fleet: Any, moment: str) -> None:
-    """While it proves the new release or serves it: the others stay, or return; a table names the dead one."""
-    before = fleet.serving()
-    fleet.write(f"A host is about to die: {moment}")
-    container = NODES["app3"]["container"]
-    run, output, dead = fleet.begin(), "", False
-    try:
-        for line in run.stdout or ():
-            output += line
-            if line.startswith(moment) and not dead:
-                subprocess.run(["podman", "kill", container], check=True, capture_output=True)
-                dead = True
-    finally:
-        run.wait()
-        subprocess.run(["podman", "start", container], check=True, capture_output=True)
-    assert run.returncode != 0
-    assert re.search(r"app3 +- +\? +\? ", output), output
-    assert "changed: [lb1]" not in output
-    others = ("app1", "app2")
-    assert fleet.serving(nodes=others) == {node: before[node] for node in others}
-    fleet.sh("app3", "systemctl is-system-running --wait", check=False)
-    while fleet.run("playbooks/history.yml").rc != 0:
-        time.sleep(0.5)
-    again = fleet.run()
-    assert again.rc == 0, again.output
-    assert len(set(fleet.serving().values())) == 1
