@@ -45,7 +45,7 @@ KINDS = {
     ),
     "missing credential": Kind("KeyError: 'PAYMENT_KEY'", code='os.environ["PAYMENT_KEY"]\n'),
     "wrong name": Kind("application", app={"entrypoint": "app:application"}),
-    "raises in its factory": Kind("RuntimeError: no database", code='raise RuntimeError("no database")\n'),
+    "raises in its factory": Kind("Error: no database", code='raise RuntimeError("no database")\n'),
     "not ready": Kind(
         "status 404, want 200", edit=lambda text: text.replace("/readyz", "/other"), always=True
     ),
@@ -59,7 +59,7 @@ KINDS = {
     "exits after 5 s": Kind(
         "was ready, and then failed", edit=late, settings={"gunicorn_watch_seconds": 6}, always=True
     ),
-    "wrong framework": Kind("a tornado.web.Application", app={"framework": "tornado"}),
+    "wrong framework": Kind("tornado is missing", app={"framework": "tornado"}),
 }
 
 
