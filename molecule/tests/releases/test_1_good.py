@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from .conftest import BACKENDS, FULL
 
@@ -39,6 +42,29 @@ def test_rolling_releases(fleet: Any) -> None:
     assert {server["backend"] for server in probe.content["servers"]} == set(BACKENDS)
     assert fleet.sockets() == sockets
     assert fleet.sh("lb1", workers) == before != ""
+
+
+@pytest.fixture
+def one_backend(fleet: Any) -> Iterator[tuple[str, ...]]:
+    """Arguments by which the balancer knows one backend only."""
+    arguments = ("-e", '{"nginx_backends": ["app1"]}')
+    assert fleet.run("playbooks/balancers.yml", *arguments).rc == 0
+    yield arguments
+    assert fleet.run("playbooks/balancers.yml").rc == 0
+
+
+def test_one_backend(fleet: Any, one_backend: tuple[str, ...]) -> None:
+    """Where nothing can take over, the two slots of the one host do."""
+    before = fleet.serving()["app1"]
+    fleet.write("All alone.")
+    with fleet.probed() as probe:
+        run = fleet.run("site.yml", *one_backend)
+    assert run.rc == 0, run.output
+    probe.assert_clean()
+    assert {(server["backend"], server["release"]) for server in probe.content["servers"]} == {
+        ("app1", before),
+        ("app1", fleet.serving()["app1"]),
+    }
 
 
 def test_rollback(fleet: Any) -> None:
