@@ -383,9 +383,10 @@ def measure() -> list[tuple[str, str, str]]:
 def release_row(one: Release) -> tuple[str, str, str]:
     """Figure, measured and promised of the releases of a fleet."""
     return (
-        f"{one.backends} backends under {RATE} requests/s: new release, rollback, slowest request, lost",
+        f"{one.backends} backends under {RATE} requests/s, one of 5 s always in flight:"
+        " new release, rollback, slowest other request, lost",
         f"{one.release:.1f} s, {one.rollback:.1f} s, {one.slowest_ms:.0f} ms, {one.lost} of {one.sent}",
-        "at most 10 s beside the watch of 6 s, 10 s, 500 ms, 0" if one.backends == 3 else "0 lost",
+        "at most 10 s beside the watch (6 s) and what is in flight; 10 s; 500 ms; 0" if one.backends == 3 else "0 lost",
     )
 
 
