@@ -11,7 +11,7 @@ import pytest
 
 PORTS = {"echo": 8080, "drain": 8081}
 SESSION = secrets.token_hex(4)
-SLOW = range(3)
+SLOW = (1.7, 2.3, 3.1)
 
 
 def socket_of(node: Any, app: str) -> tuple[str, str]:
@@ -36,10 +36,11 @@ def switched(fleet: Any, nodes: list[Any], load: Any, websocket: Any) -> dict[st
         loads[node, "echo"] = load(lambda node=node: node.http(8080))
         loads[node, "drain"] = load(lambda node=node: node.http(8081))
         for app, port in PORTS.items():
-            # More than one, so that one is under way whenever the old slot stops.
-            for number in SLOW:
-                loads[node, app, number] = load(
-                    lambda node=node, port=port: node.http(port, "/sleep?seconds=2.5"), pause=0.2
+            # Out of step with each other, so that one is under way whenever the old slot stops.
+            for seconds in SLOW:
+                loads[node, app, seconds] = load(
+                    lambda node=node, port=port, seconds=seconds: node.http(port, f"/sleep?{seconds=}"),
+                    pause=0.2,
                 )
     for app in PORTS:
         (fleet.source / app / "changed.py").write_text(f"# {secrets.token_hex()}\n")
@@ -84,7 +85,7 @@ def test_no_post_is_executed_twice(node: Any, switched: Any) -> None:
 @pytest.mark.parametrize("app", PORTS)
 def test_requests_under_way_finish(node: Any, switched: Any, app: str) -> None:
     """The old slot answers what it has begun, after the new one has begun to answer."""
-    slow = [switched["loads"][node, app, number] for number in SLOW]
+    slow = [switched["loads"][node, app, seconds] for seconds in SLOW]
     assert [load.failures for load in slow] == [[]] * len(SLOW)
     _, old, _ = switched["before"][node, app]
     quick = switched["loads"][node, app].answers
