@@ -14,10 +14,12 @@ FLEET_VARIABLES = frozenset(
     {
         "fleet_address",
         "fleet_app_src",
+        "fleet_backup",
         "fleet_batch",
         "fleet_index_url",
         "fleet_max_failures",
         "fleet_url",
+        "fleet_weight",
         "fleet_witnesses",
     }
 )
