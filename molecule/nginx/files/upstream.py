@@ -14,7 +14,7 @@ from socketserver import ThreadingTCPServer
 from urllib.parse import parse_qsl, urlsplit
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
-LISTEN = [(host, port) for host in (FIRST, SECOND) for port in range(9101, 9106)] + [(FIRST, 9201)]
+LISTEN = [(host, port) for host in (FIRST, SECOND) for port in range(9101, 9110)] + [(FIRST, 9201)]
 LOG = Path("/var/log/upstream.log")
 
 

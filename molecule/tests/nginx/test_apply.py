@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,7 +108,6 @@ def test_lost_reload(balancer: Balancer, role: Callable[..., Run]) -> None:
 @pytest.mark.parametrize(
     "accident",
     [
-        "kill -9 $(cat /run/nginx.pid)",
         "systemctl stop nginx",
         "systemctl disable --now nginx",
         f"systemctl stop nginx && rm {CONFIG}",
@@ -129,3 +130,31 @@ def test_disabled(balancer: Balancer) -> None:
     balancer.host.check_output("systemctl disable nginx")
     assert balancer.run_role().changed == 1
     assert balancer.host.service("nginx").is_enabled
+
+
+def test_killed(balancer: Balancer) -> None:
+    """A dead master is back without a person, and without a run."""
+    before = balancer.state()
+    balancer.host.check_output("kill -9 $(cat /run/nginx.pid)")
+    balancer.host.check_output(
+        "timeout 20 sh -c 'until systemctl is-active --quiet nginx && test -e /proc/$(cat /run/nginx.pid);"
+        " do sleep 0.1; done'"
+    )
+    assert balancer.ask("/kept/").status == 200
+    assert balancer.state().generation == before.generation
+    assert balancer.run_role().changed == 0
+
+
+def test_a_stop_lets_requests_finish(balancer: Balancer) -> None:
+    """Debian's unit would cut this one after five seconds."""
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(balancer.ask, "/kept/?slow=8")
+        time.sleep(1)
+        balancer.host.check_output("systemctl stop nginx")
+        balancer.host.check_output("systemctl start nginx")
+        assert slow.result().status == 200
+
+
+def test_sandbox(balancer: Balancer) -> None:
+    """Of what systemd can take from a service, Nginx keeps only what it needs."""
+    balancer.host.check_output("systemd-analyze security --threshold=30 nginx.service")
