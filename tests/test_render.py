@@ -172,6 +172,68 @@ def test_balance(nginx: Callable[..., Directive], balance: str) -> None:
     assert backups == (3 if balance in ("round_robin", "least_conn") else 0)
 
 
+def test_weights(nginx: Callable[..., Directive]) -> None:
+    """A stronger backend has its share in both rows."""
+    (upstream,) = nginx(fleet(("app1", "app2"), app1={"fleet_weight": 3}), apps=[app()]).find("upstream")
+    weighed = [server[1] for server in upstream.find("server") if "weight=3" in server]
+    assert weighed == ["10.0.0.1:8080"] * 2
+
+
+def test_reserve(nginx: Callable[..., Directive]) -> None:
+    """A backend in reserve is what all others have instead of their twins, and never marked as failed."""
+    http = nginx(fleet(app3={"fleet_backup": True}), apps=[app()])
+    assert members(http, "shop") == ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080 backup"]
+
+
+def tls(http: Directive) -> list[Directive]:
+    """Return the servers that speak TLS."""
+    return [
+        server for server in http.find("server") if any("ssl" in listen for listen in server.find("listen"))
+    ]
+
+
+def test_tls(nginx: Callable[..., Directive]) -> None:
+    """Apps are served over TLS alone; plain requests are sent there, to the name that they asked for."""
+    apps = [app(server_names=["b.example.org"]), app("news", 8081, server_names=["a.example.org"])]
+    http = nginx(apps=apps, nginx_certificate="/etc/own.pem", nginx_tls_port=8443, nginx_hsts_seconds=60)
+    assert http.find("ssl_certificate") == [["ssl_certificate", "/etc/own.pem"]]
+    *named, refused = tls(http)
+    assert [server.find("server_name")[0][1:] for server in named] == [["a.example.org"], ["b.example.org"]]
+    assert refused.find("ssl_reject_handshake", "on")
+    plain = servers(http)
+    assert plain.keys() == {"a.example.org b.example.org", "*"}
+    (location,) = plain["a.example.org b.example.org"].find("location")
+    assert location.find("return", "308", "https://$host:8443$request_uri")
+    assert http.find("add_header", "Strict-Transport-Security")
+
+
+@pytest.mark.parametrize(("debian", "listen", "http2"), [("12", True, False), ("13", False, True)])
+def test_http2(nginx: Callable[..., Directive], debian: str, listen: bool, http2: bool) -> None:
+    """Nginx 1.22 and 1.26 are told in their own ways."""
+    facts = {"distribution_major_version": debian}
+    http = nginx(apps=[app()], nginx_certificate="/etc/own.pem", ansible_facts=facts)
+    (server,) = tls(http)
+    assert all(("http2" in found) == listen for found in server.find("listen"))
+    assert bool(http.find("http2", "on")) == http2
+
+
+@pytest.mark.parametrize("certificate", ["", "/etc/own.pem"])
+@pytest.mark.parametrize("names", [[], ["a.example.org"]])
+def test_acme(nginx: Callable[..., Directive], certificate: str, names: list[str]) -> None:
+    """Challenges are answered without TLS under every name, and balancers ask each other but once."""
+    apps = [app(server_names=names)]
+    http = nginx(
+        apps=apps, nginx_certificate=certificate, nginx_acme_root="/a", nginx_acme_peers=["10.1.0.2"]
+    )
+    for server in servers(http).values():
+        (location,) = server.find("location", "^~", "/.well-known/acme-challenge/")
+        assert location.find("root", "/a")
+        (peers,) = server.find("location", "@acme_peers")
+        assert peers.find("if", "($http_x_acme_peer)")
+        assert peers.find("proxy_set_header", "X-Acme-Peer", "yes")
+    assert members(http, "acme_peers") == ["10.1.0.2:80"]
+
+
 def test_ipv6_addresses(nginx: Callable[..., Directive]) -> None:
     """An IPv6 address and a port need brackets between them."""
     http = nginx(fleet(("app1",), app1={"fleet_address": "2001:db8::1"}), apps=[app()])

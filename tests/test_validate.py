@@ -228,7 +228,7 @@ def test_missing_and_unknown_keys() -> None:
     """A key that is missing or mistyped is named; the value of a mistyped one is not shown."""
     assert check({"nmae": "shop", "framework": "flask", "port": 8080}) == [
         "apps[0].nmae is unknown; allowed: name, framework, port, routes, server_names, entrypoint,"
-        " workers, threads, timeout, balance, health_path, body_size, environment (did you mean"
+        " workers, threads, timeout, balance, health_path, body_size, cache_seconds, rate_limit,"
         " name?)",
         *[text for text in check({"framework": "flask", "port": 8080})],
     ]
@@ -412,6 +412,33 @@ def test_bad_batch(batch: object) -> None:
     [text] = check_fleet([host("b1", fleet_batch=batch)], [host("lb")])
     bad = batch[-1] if isinstance(batch, list) and batch else batch
     assert text.startswith(f"fleet_batch is {show(bad)}; allowed: a whole number from 1")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"fleet_weight": 0}, "fleet_weight of b1 is 0; allowed: a whole number from 1 to 999"),
+        ({"fleet_weight": "2x"}, 'fleet_weight of b1 is "2x"; allowed: a whole number from 1 to 999'),
+        ({"fleet_backup": "yes"}, 'fleet_backup of b1 is "yes"; allowed: true or false'),
+        ({"fleet_backup": True}, "allowed: false on at least one backend of shop"),
+        ({"fleet_backup": True, "balance": "random"}, "has balance: random, which knows no reserve"),
+    ],
+)
+def test_bad_shares(values: dict[str, Any], text: str) -> None:
+    """A backend's share of the requests must leave somebody to answer."""
+    apps = [app(balance=values.pop("balance"))] if "balance" in values else [app()]
+    backends = [Host("b1", {"fleet_address": "10.0.0.1", **values}, apps)]
+    if "balance" in apps[0]:
+        backends.append(Host("b2", {"fleet_address": "10.0.0.2"}, apps))
+    [found] = check_fleet(backends, [host("lb")])
+    assert found.endswith(text)
+
+
+def test_good_shares() -> None:
+    """A reserve beside others, and a stronger machine."""
+    spare = Host("b1", {"fleet_address": "10.0.0.1", "fleet_backup": True}, [app()])
+    strong = Host("b2", {"fleet_address": "10.0.0.2", "fleet_weight": 3}, [app()])
+    assert check_fleet([spare, strong], [host("lb")]) == []
 
 
 @pytest.mark.parametrize("witnesses", [[], "lb", ["nobody"], ["lb", 1]])

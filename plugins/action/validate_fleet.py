@@ -34,6 +34,7 @@ COMPARED = (
     "nginx_next_upstream_timeout",
     "nginx_port",
     "nginx_status_port",
+    "nginx_tls_port",
     "nginx_upstream_keepalive",
 )
 

@@ -68,6 +68,7 @@ def check_hosts(backends: list[Host], balancers: list[Host], host_name: str) -> 
             yield from _check_witnesses(host, {other.name for other in [*backends, *balancers]})
     for group in backends, balancers:
         yield from _check_twins(group)
+    yield from _check_shares(backends)
     for host in balancers:
         yield from _check_ports(host, backends)
     yield from _check_ladder(backends, balancers)
@@ -129,16 +130,19 @@ def _check_twins(hosts: list[Host]) -> Iterator[Problem]:
 
 
 def _check_ports(balancer: Host, backends: list[Host]) -> Iterator[Problem]:
+    tls = balancer.values.get("nginx_certificate") not in (None, "", BROKEN)
     ports = {
         name: balancer.values[name]
-        for name in ("nginx_port", "nginx_status_port")
+        for name in ("nginx_port", "nginx_status_port", *(("nginx_tls_port",) if tls else ()))
         if balancer.values.get(name) not in (None, BROKEN)
     }
     for name, port in ports.items():
         if not re.fullmatch(r"\d{1,5}", str(port)) or not 1 <= int(port) <= 65535:
             yield _of(balancer, name, "a whole number from 1 to 65535")
-    if len(ports) == 2 and len({str(port) for port in ports.values()}) == 1:
-        yield _of(balancer, "nginx_status_port", "another port than nginx_port has")
+    first: dict[str, str] = {}
+    for name, port in ports.items():
+        if (other := first.setdefault(str(port), name)) != name:
+            yield _of(balancer, name, f"another port than {other} has")
     for backend in backends:
         if balancer.name != backend.name and _address(balancer) != _address(backend):
             continue
@@ -162,6 +166,27 @@ def _check_batch(host: Host) -> Iterator[Problem]:
     if failures is not BROKEN and not re.fullmatch(r"\d+", str(failures)):
         allowed = "a whole number from 0"
         yield problem(("fleet_max_failures",), f"is {show(failures)}", allowed, host=host.name)
+
+
+def _check_shares(backends: list[Host]) -> Iterator[Problem]:
+    """Check weights, and that each app has a backend that is not kept in reserve."""
+    for host in backends:
+        weight, spare = host.values.get("fleet_weight", 1), host.values.get("fleet_backup", False)
+        if weight is not BROKEN and not re.fullmatch(r"[1-9]\d{0,2}", str(weight)):
+            yield _of(host, "fleet_weight", "a whole number from 1 to 999")
+        if spare is not BROKEN and not isinstance(spare, bool):
+            yield _of(host, "fleet_backup", "true or false")
+    spares = [host for host in backends if host.values.get("fleet_backup") is True]
+    for host in spares:
+        for app in host.apps:
+            name = app.get("name")
+            if app.get("balance") in ("ip_hash", "random"):
+                allowed = f"false, for {name} has balance: {app['balance']}, which knows no reserve"
+                yield _of(host, "fleet_backup", allowed)
+            elif not any(
+                name == other.get("name") for each in backends if each not in spares for other in each.apps
+            ):
+                yield _of(host, "fleet_backup", f"false on at least one backend of {name}")
 
 
 def _check_witnesses(host: Host, names: set[str]) -> Iterator[Problem]:
