@@ -226,12 +226,10 @@ def test_fuzzed_server_names() -> None:
 
 def test_missing_and_unknown_keys() -> None:
     """A key that is missing or mistyped is named; the value of a mistyped one is not shown."""
-    assert check({"nmae": "shop", "framework": "flask", "port": 8080}) == [
-        "apps[0].nmae is unknown; allowed: name, framework, port, routes, server_names, entrypoint,"
-        " workers, threads, timeout, balance, health_path, body_size, cache_seconds, rate_limit,"
-        " name?)",
-        *[text for text in check({"framework": "flask", "port": 8080})],
-    ]
+    unknown, *missing = check({"nmae": "shop", "framework": "flask", "port": 8080})
+    assert unknown.startswith("apps[0].nmae is unknown; allowed: name, framework, port, routes, ")
+    assert unknown.endswith(" (did you mean name?)")
+    assert missing == check({"framework": "flask", "port": 8080})
     assert {text.partition(";")[0] for text in check({"framework": "flask", "port": 8080})} == {
         "apps[0].name is missing",
         "apps[0].routes is missing",
