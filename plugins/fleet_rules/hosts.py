@@ -204,9 +204,18 @@ def _seconds(value: object) -> float | None:
 def _check_ladder(backends: list[Host], balancers: list[Host]) -> Iterator[Problem]:
     """Check that whoever is in front gives up in the right order."""
     idle, retry = "nginx_upstream_keepalive", "nginx_next_upstream_timeout"
+    for balancer in balancers:
+        spread = _seconds(balancer.values.get(retry))
+        if spread is not None and spread < 3:
+            allowed = "at least 3 (three tries, a second each to connect)"
+            yield problem((retry,), f"is {show(balancer.values[retry])}", allowed, host=balancer.name)
     for balancer, backend in product(balancers, backends):
         limits = [(idle, "gunicorn_keepalive", backend.values.get("gunicorn_keepalive"))]
-        limits += [(retry, f"timeout of {app.get('name')}", app.get("timeout")) for app in backend.apps]
+        limits += [
+            (retry, f"5 and the timeout of {app.get('name')}", app["timeout"] + 5)
+            for app in backend.apps
+            if isinstance(app.get("timeout"), int)
+        ]
         for name, other, limit in limits:
             lower, upper = _seconds(balancer.values.get(name)), _seconds(limit)
             if lower is not None and upper is not None and lower >= upper:
