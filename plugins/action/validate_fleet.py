@@ -31,7 +31,6 @@ from fleet_rules.sources import check_entrypoint, check_lock
 # Role defaults that the rules compare. Other defaults may need facts, which are not known yet.
 COMPARED = (
     "gunicorn_keepalive",
-    "nginx_next_upstream_timeout",
     "nginx_port",
     "nginx_status_port",
     "nginx_tls_port",

@@ -202,31 +202,15 @@ def _seconds(value: object) -> float | None:
 
 
 def _check_ladder(backends: list[Host], balancers: list[Host]) -> Iterator[Problem]:
-    """Check that whoever is in front gives up in the right order."""
-    idle, retry = "nginx_upstream_keepalive", "nginx_next_upstream_timeout"
-    for balancer in balancers:
-        spread = _seconds(balancer.values.get(retry))
-        if spread is not None and spread < 3:
-            allowed = "at least 3 (three tries, a second each to connect)"
-            yield problem((retry,), f"is {show(balancer.values[retry])}", allowed, host=balancer.name)
+    """Check that Nginx closes idle connections first; all other limits follow from an app's timeout."""
+    name, other = "nginx_upstream_keepalive", "gunicorn_keepalive"
     for balancer, backend in product(balancers, backends):
-        limits = [(idle, "gunicorn_keepalive", backend.values.get("gunicorn_keepalive"))]
-        limits += [
-            (retry, f"5 and the timeout of {app.get('name')}", app["timeout"] + 5)
-            for app in backend.apps
-            if isinstance(app.get("timeout"), int)
-        ]
-        for name, other, limit in limits:
-            lower, upper = _seconds(balancer.values.get(name)), _seconds(limit)
-            if lower is not None and upper is not None and lower >= upper:
-                why = (
-                    "Nginx must close idle connections first"
-                    if name == idle
-                    else ("a slow request must not be tried on every backend")
-                )
-                yield problem(
-                    (name,),
-                    f"is {show(balancer.values[name])}",
-                    f"less than {other}, which is {show(limit)} ({why})",
-                    host=balancer.name,
-                )
+        lower, upper = _seconds(balancer.values.get(name)), _seconds(backend.values.get(other))
+        if lower is not None and upper is not None and lower >= upper:
+            limit = show(backend.values[other])
+            yield problem(
+                (name,),
+                f"is {show(balancer.values[name])}",
+                f"less than {other}, which is {limit} (Nginx must close idle connections first)",
+                host=balancer.name,
+            )
