@@ -158,7 +158,11 @@ class Balancer:
         return State(
             file=self.host.file("/etc/nginx/nginx.conf").sha256sum,
             generation=self.host.check_output("python3 -c %s", program),
-            workers=self.host.check_output("cat /proc/$(cat /run/nginx.pid)/task/*/children"),
+            # Not all children: those that look after the cache come and go.
+            workers=self.host.check_output(
+                "for pid in $(cat /proc/$(cat /run/nginx.pid)/task/*/children);"
+                " do grep -la 'worker process' /proc/$pid/cmdline; done"
+            ),
         )
 
     def run_role(self, *options: str, **variables: object) -> Run:
