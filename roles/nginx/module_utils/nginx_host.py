@@ -277,6 +277,13 @@ def running(text: str) -> str | None:
         return None
 
 
+def in_effect() -> bool:
+    """Tell whether the running Nginx has the rotation. One that does not run misses nothing."""
+    text = installed()
+    stamp = _STAMP.search(text)
+    return rotate(text, out_of_rotation(text)) == text and running(text) in (None, stamp and stamp[0])
+
+
 def refusal(text: str) -> str:
     """Tell what `nginx -t` has against a text; empty when nothing."""
     aside = CONFIG.with_name(f".{CONFIG.name}.new")
