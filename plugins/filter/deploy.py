@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+# Ansible gives the plugins of a repository no way to import a package next to them.
+sys.path.append(str(Path(__file__).parents[1]))
 
-def table(rows: Sequence[Sequence[object]]) -> str:
-    """Align columns for people.
-
-    Args:
-        rows: Rows of the same length, the first with the headings.
-
-    Returns:
-        One line a row.
-    """
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in texts)
-    return "\n".join(line.rstrip() for line in lines)
+from fleet_rules.table import table
 
 
 def failures(hostvars: Mapping[str, Any]) -> list[str]:

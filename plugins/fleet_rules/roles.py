@@ -25,7 +25,9 @@ FLEET_VARIABLES = frozenset(
 )
 
 # What a role registers for the playbooks; it is there when a run checks a second time.
-RESULTS = frozenset({"gunicorn_listed", "gunicorn_proved", "gunicorn_returned", "gunicorn_served"})
+RESULTS = frozenset(
+    {"gunicorn_listed", "gunicorn_proved", "gunicorn_returned", "gunicorn_served", "nginx_listed"}
+)
 
 PREFIXES = ("python_", "app_", "gunicorn_", "nginx_", "fleet_")
 

@@ -246,7 +246,11 @@ class Slots:
         for name in self.here:
             app = App(self.module, name)
             now = app.serving(app.units())
-            apps[name] = {"now": now and now.release, "releases": app.marks.listed()}
+            apps[name] = {
+                "now": now and now.release,
+                "slot": now and now.slot,
+                "releases": app.marks.listed(),
+            }
         return {"changed": False, "apps": apps, "history": history()}
 
 

@@ -175,8 +175,10 @@ class Target:
                         break
         except TimeoutError:
             return Fault(f"does not answer within {seconds:g} s", silent=True)
-        except (OSError, ValueError) as error:
-            return Fault(f"cannot be asked ({getattr(error, 'strerror', None) or error})", silent=True)
+        except OSError as error:
+            return Fault(f"cannot be asked ({os.strerror(error.errno or 0)})", silent=True)
+        except ValueError:  # a line without an end
+            return Fault("does not speak HTTP", silent=True)
         finally:
             if writer:
                 writer.transport.abort()
