@@ -3,9 +3,11 @@
 
 ?slow=8 waits; ?status=503 answers so; ?header=Name:value adds a header; ?close=127.0.0.2 closes the
 connection without an answer, on that backend only. Each request is a line of LOG before it is answered.
+`upstream 127.0.0.11:9301` plays one backend of one app; /run/127.0.0.11 has the status of its health.
 """
 
 import json
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
@@ -15,6 +17,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 LISTEN = [(host, port) for host in (FIRST, SECOND) for port in range(9101, 9110)] + [(FIRST, 9201)]
+if sys.argv[1:]:
+    LISTEN = [(host, int(port)) for host, port in (one.split(":") for one in sys.argv[1:])]
 LOG = Path("/var/log/upstream.log")
 
 
@@ -37,6 +41,9 @@ class App(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         content = json.dumps(received).encode()
+        health = Path("/run", host)
+        if self.path == "/readyz" and health.exists():
+            asked["status"] = health.read_text()
         self.send_response(int(asked.get("status", 200)))
         self.send_header("Content-Length", str(len(content)))
         if "header" in asked:

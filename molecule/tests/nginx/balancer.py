@@ -167,10 +167,14 @@ class Balancer:
 
     def run_role(self, *options: str, **variables: object) -> Run:
         """Run the role again, with some variables changed."""
+        return self.play(SCENARIO / "converge.yml", *options, **variables)
+
+    def play(self, playbook: Path, *options: str, **variables: object) -> Run:
+        """Run a playbook."""
         done = subprocess.run(
             [
                 *("ansible-playbook", f"--inventory={INVENTORY}", f"--limit={self.name}"),
-                *(f"--extra-vars={json.dumps(variables)}", *options, str(SCENARIO / "converge.yml")),
+                *(f"--extra-vars={json.dumps(variables)}", *options, str(playbook)),
             ],
             capture_output=True,
             text=True,

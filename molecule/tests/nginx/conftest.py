@@ -12,6 +12,7 @@ from testinfra.host import Host
 sys.path.insert(0, str(Path(__file__).parent))
 
 from balancer import Balancer, Run
+from watched import Watched
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +28,15 @@ def role(balancer: Balancer) -> Iterator[Callable[..., Run]]:
     back = balancer.run_role()
     assert back.ok, back.output
     assert balancer.ask("/kept/").status == 200
+
+
+@pytest.fixture(scope="module")
+def watched(balancer: Balancer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """Return a fleet that is well, in place of the scenario's."""
+    fleet = Watched(balancer, tmp_path_factory.mktemp("watched"))
+    fleet.start()
+    assert fleet.play().ok
+    yield fleet
+    fleet.start()
+    fleet.stop()
+    assert balancer.run_role().ok

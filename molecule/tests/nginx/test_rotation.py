@@ -1,0 +1,106 @@
+"""Backends that a person takes out of rotation stay out until a person puts them back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from balancer import Run
+from watched import NAMES, Watched
+
+testinfra_hosts = ["ansible://balancers"]
+
+ROTATION = "playbooks/rotation.yml"
+
+
+@pytest.fixture(autouse=True)
+def all_in(watched: Watched) -> Iterator[None]:
+    """All are in before a test, and after it."""
+    watched.start()
+    watched.await_serving(NAMES)
+    yield
+    watched.sh("rm -f /var/lib/paddock/rotation/hand.json")
+    assert watched.play().ok
+
+
+def rotate(watched: Watched, host: str, state: str, *options: str, **variables: object) -> Run:
+    """Run the playbook."""
+    return watched.play(ROTATION, *options, host=host, state=state, **variables)
+
+
+def test_out_and_in(watched: Watched) -> None:
+    """Out, through runs of the role, a restart and a change of the configuration; then in."""
+    assert rotate(watched, "w2", "out", why="disk is replaced").changed == 1
+    watched.await_serving({"w1", "w3", "w4"})
+    assert rotate(watched, "w2", "out").changed == 0
+    run = watched.play("molecule/nginx/converge.yml", "--diff")
+    assert (run.ok, run.changed) == (True, 0), run.output
+    watched.sh("systemctl restart nginx")
+    assert watched.play(nginx_client_connections=90).changed == 1
+    watched.await_serving({"w1", "w3", "w4"})
+    hand = json.loads(watched.sh("cat /var/lib/paddock/rotation/hand.json"))
+    assert hand["w2"]["why"] == "disk is replaced"
+    assert "@" in hand["w2"]["by"]
+    assert rotate(watched, "w2", "in").changed == 1
+    assert rotate(watched, "w2", "in").changed == 0
+    watched.await_serving(NAMES)
+
+
+def test_dry_run(watched: Watched) -> None:
+    """It says that it would change something, and does not."""
+    before = watched.balancer.state()
+    assert rotate(watched, "w2", "out", "--check").changed > 0
+    assert watched.balancer.state() == before
+
+
+@pytest.mark.parametrize(
+    ("host", "state", "says"),
+    [
+        ("w9", "out", "host is 'w9'; allowed: w1, w2, w3, w4. Nothing was changed."),
+        ("w9", "in", "host is 'w9'; allowed: w1, w2, w3, w4. Nothing was changed."),
+        ("w1", "away", "-e host=NAME -e state=out (or in). Nothing was changed."),
+    ],
+)
+def test_refused(watched: Watched, host: str, state: str, says: str) -> None:
+    """What cannot be meant is refused, with what can."""
+    before = watched.balancer.state()
+    run = rotate(watched, host, state)
+    assert not run.ok
+    assert says in " ".join(run.output.replace("''", "'").split())
+    assert watched.balancer.state() == before
+
+
+def test_the_last_one_stays(watched: Watched) -> None:
+    """Those out by hand and by health count; the message names who is out and why."""
+    assert rotate(watched, "w1", "out", why="moves house").ok
+    watched.health("w2", 500)
+    watched.await_serving({"w3", "w4"})
+    assert rotate(watched, "w3", "out").ok
+    before = watched.balancer.state()
+    run = rotate(watched, "w4", "out")
+    assert not run.ok
+    said = " ".join(run.output.split())
+    assert "w4 is the last one that serves watched" in said
+    assert "moves house" in said
+    assert "it answers 500" in said
+    assert watched.balancer.state() == before
+    assert watched.serving() == {"w4"}
+
+
+def test_an_inventory_of_those_who_are_out(watched: Watched) -> None:
+    """A run that would leave an app without any backend is refused, and Nginx serves as before."""
+    assert rotate(watched, "w1", "out").ok
+    before = watched.balancer.state()
+    run = watched.play(nginx_backends=["w1"])
+    assert not run.ok
+    assert "All backends of watched are out of rotation by hand" in run.output
+    assert watched.balancer.state() == before
+
+
+def test_those_out_by_health_come_back_rather_than_nobody(watched: Watched) -> None:
+    """Health checks alone never leave a pool empty, whatever the inventory does."""
+    watched.health("w2", 500)
+    watched.await_serving({"w1", "w3", "w4"})
+    assert watched.play(nginx_backends=["w2"], nginx_health_interval=60).ok
+    assert watched.serving() == {"w2"}
