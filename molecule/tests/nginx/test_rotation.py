@@ -55,17 +55,17 @@ def test_dry_run(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "state", "says"),
+    ("name", "state", "says"),
     [
         ("w9", "out", "host is 'w9'; allowed: w1, w2, w3, w4. Nothing was changed."),
         ("w9", "in", "host is 'w9'; allowed: w1, w2, w3, w4. Nothing was changed."),
         ("w1", "away", "-e host=NAME -e state=out (or in). Nothing was changed."),
     ],
 )
-def test_refused(watched: Watched, host: str, state: str, says: str) -> None:
+def test_refused(watched: Watched, name: str, state: str, says: str) -> None:
     """What cannot be meant is refused, with what can."""
     before = watched.balancer.state()
-    run = rotate(watched, host, state)
+    run = rotate(watched, name, state)
     assert not run.ok
     assert says in " ".join(run.output.replace("''", "'").split())
     assert watched.balancer.state() == before
