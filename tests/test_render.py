@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import random
 import re
 from collections.abc import Callable
@@ -158,6 +159,24 @@ def test_large_fleet(nginx: Callable[..., Directive]) -> None:
 def test_one_backend(nginx: Callable[..., Directive]) -> None:
     """A single backend has its twin too: it makes Nginx try again."""
     assert members(nginx(fleet(("app1",)), apps=[app()]), "shop") == ["10.0.0.1:8080", "10.0.0.1:8080 backup"]
+
+
+def test_health_checks(render: Render) -> None:
+    """What is checked is what is balanced: each app on its backends, at their addresses, by its first name."""
+    shop, news = app(health_path="/up", server_names=["a.example.org"]), app("news", 8081, "/news/")
+    hosts = fleet(lb1={"apps": [shop, news]}, app1={"apps": [shop]}, app3={"fleet_address": "2001:db8::1"})
+    for name in ("app2", "app3"):
+        hosts["backends"]["hosts"][name]["apps"] = [news]
+    asked = json.loads(render("nginx/templates/nginx-health.json.j2", hosts))["apps"]
+    assert asked == {
+        "news": {
+            "port": 8081,
+            "path": "/readyz",
+            "host": "localhost",
+            "backends": {"app2": "10.0.0.2", "app3": "2001:db8::1"},
+        },
+        "shop": {"port": 8080, "path": "/up", "host": "a.example.org", "backends": {"app1": "10.0.0.1"}},
+    }
 
 
 @pytest.mark.parametrize("balance", ["round_robin", "least_conn", "ip_hash", "random"])

@@ -1,0 +1,302 @@
+"""Who is out of rotation: in the configuration, by the rule of the health checks, and in the status."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def load(path: str) -> ModuleType:
+    """Import a file under its own name."""
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules[name] = module
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+NGINX = load("roles/nginx/module_utils/nginx_host.py")
+HEALTH = load("roles/nginx/files/nginx_health.py")
+STATUS = load("plugins/filter/status.py")
+
+CONFIG = """\
+http {
+    # server 10.0.0.9:80; # a
+    upstream shop {
+        zone shop 128k;
+        server 10.0.0.1:8080 max_fails=3 fail_timeout=5s; # a
+        server [2001:db8::2]:8080 weight=2 max_fails=3 fail_timeout=5s; # b
+        server 10.0.0.1:8080 max_fails=0 backup; # a
+        server [2001:db8::2]:8080 weight=2 max_fails=0 backup; # b
+        keepalive 16;
+    }
+    upstream news {
+        server 10.0.0.1:8081 max_fails=3 fail_timeout=5s; # a
+    }
+    upstream acme_peers {
+        server 10.0.0.3:80;
+    }
+    server {
+        listen 127.0.0.1:8099;
+        location = /generation { return 200 "@generation@"; }
+    }
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Keep the files of the rotation in a folder of the test."""
+    monkeypatch.setattr(NGINX, "ROTATION", tmp_path)
+    monkeypatch.setattr(NGINX, "HAND", tmp_path / "hand.json")
+    monkeypatch.setattr(NGINX, "HEALTH", tmp_path / "health.json")
+    yield tmp_path
+
+
+# --- the configuration
+
+
+def test_pools() -> None:
+    """Servers are known by the app of their block and the name in their comment."""
+    assert NGINX.pools(CONFIG) == {"shop": ["a", "b"], "news": ["a"]}
+
+
+def test_rotate() -> None:
+    """Both lines of a server are down, and nothing else is touched."""
+    text = NGINX.rotate(CONFIG, {("shop", "b")})
+    changed = [
+        (old, new) for old, new in zip(CONFIG.split("\n"), text.split("\n"), strict=True) if old != new
+    ]
+    assert [new for _, new in changed] == [
+        "        server [2001:db8::2]:8080 weight=2 max_fails=3 fail_timeout=5s down; # b",
+        "        server [2001:db8::2]:8080 weight=2 max_fails=0 backup down; # b",
+    ]
+    assert NGINX.rotate(text, {("shop", "b")}) == text
+    assert NGINX.rotate(text, set()) == CONFIG
+
+
+def test_stamp(tmp_path: Path) -> None:
+    """The stamp tells texts, rotations and certificates apart, and is the same when it is made anew."""
+    certificate = tmp_path / "fleet.pem"
+    secure = CONFIG.replace("http {", f"http {{\n    ssl_certificate {certificate};")
+    certificate.write_text("one")
+    first, generation = NGINX.stamped(secure, set())
+    assert f'return 200 "{generation}"' in first
+    assert NGINX.stamped(first, set()) == (first, generation)
+    stamps = {generation, NGINX.stamped(secure, {("shop", "a")})[1], NGINX.stamped(CONFIG, set())[1]}
+    certificate.write_text("two")
+    stamps.add(NGINX.stamped(first, set())[1])
+    assert len(stamps) == 4
+
+
+def test_another_configuration() -> None:
+    """What has no place for a stamp is not ours to change."""
+    with pytest.raises(NGINX.Refused, match="run the playbook"):
+        NGINX.stamped("events {}\n", set())
+
+
+def test_out_of_rotation() -> None:
+    """By hand a backend is out with all of its apps, by health with one; others do not matter."""
+    config = CONFIG.replace(
+        "8081 max_fails=3 fail_timeout=5s; # a", "8081; # a\n        server 10.0.0.2:8081; # b"
+    )
+    NGINX.remember(NGINX.HAND, {"b": {}, "gone": {}})
+    assert NGINX.out_of_rotation(config) == {("shop", "b"), ("news", "b")}
+    NGINX.remember(NGINX.HAND, {})
+    NGINX.remember(NGINX.HEALTH, {"shop": {"b": {}, "gone": {}}, "gone": {"a": {}}})
+    assert NGINX.out_of_rotation(config) == {("shop", "b")}
+
+
+@pytest.mark.parametrize(
+    ("hand", "health", "out"),
+    [
+        ({}, {"shop": {"a": {}, "b": {}}}, set()),
+        ({"b": {}}, {"shop": {"a": {}}}, {("shop", "b")}),
+        ({}, {"news": {"a": {}}}, set()),
+    ],
+)
+def test_health_never_empties_a_pool(hand: dict[str, Any], health: dict[str, Any], out: set[Any]) -> None:
+    """Where it would, only those out by hand stay out."""
+    NGINX.remember(NGINX.HAND, hand)
+    NGINX.remember(NGINX.HEALTH, health)
+    assert NGINX.out_of_rotation(CONFIG) == out
+
+
+def test_all_out_by_hand() -> None:
+    """A person is told instead."""
+    NGINX.remember(NGINX.HAND, {"a": {}})
+    with pytest.raises(NGINX.Refused, match=r"All backends of news .*: a\. Bring one back"):
+        NGINX.out_of_rotation(CONFIG)
+
+
+def test_a_file_that_cannot_be_read() -> None:
+    """It is named, rather than taken for an empty one: a host under repair would come back."""
+    NGINX.HAND.write_text('{"a": ')
+    with pytest.raises(NGINX.Refused, match=r"hand\.json cannot be read"):
+        NGINX.out_of_rotation(CONFIG)
+
+
+# --- the rule
+
+
+def pool(*names: str) -> Any:
+    """Return a pool: two bad answers and out, two good ones and back."""
+    return HEALTH.Pool(names, 2, 2)
+
+
+def answer(members: Any, now: float, **well: bool) -> None:
+    """Give each backend an answer."""
+    for name, good in well.items():
+        members.observe(name, None if good else HEALTH.Fault("is ill"), now)
+
+
+def test_two_misses_and_two_hits() -> None:
+    """One bad answer is none, and one good one is no recovery."""
+    members, out = pool("a", "b"), set()
+    seen = []
+    for now, good in enumerate([True, False, True, False, False, True, False, True, True, False]):
+        answer(members, now, a=good, b=True)
+        out = members.verdict(out, (), now)
+        seen.append(out == {"a"})
+    assert seen == [False, False, False, False, True, True, True, True, False, False]
+
+
+def test_a_new_one_changes_nothing() -> None:
+    """Who begins to watch keeps who is out until they have answered twice."""
+    members = pool("a", "b")
+    assert members.verdict({"a"}, (), 0) == {"a"}
+    answer(members, 1, a=True)
+    assert members.verdict({"a"}, (), 1) == {"a"}
+    answer(members, 2, a=True)
+    assert members.verdict({"a"}, (), 2) == set()
+
+
+@pytest.mark.parametrize(
+    ("size", "by_hand", "out"), [(1, 0, 0), (2, 0, 1), (3, 0, 1), (4, 0, 2), (5, 0, 2), (5, 1, 1), (5, 3, 0)]
+)
+def test_half(size: int, by_hand: int, out: int) -> None:
+    """When all are ill, half leaves, rounded down; those out by hand count."""
+    names = [f"b{number}" for number in range(size)]
+    members = pool(*names)
+    for now in (1, 2, 3):
+        answer(members, now, **dict.fromkeys(names, False))
+    hand = names[:by_hand]
+    found = members.verdict((), hand, 3)
+    assert len(found) == out
+    assert not found & set(hand)
+
+
+def test_the_longest_ill_leave_first() -> None:
+    """And one who recovers makes room for the next."""
+    members = pool("a", "b", "c", "d", "e")
+    answer(members, 1, a=True, b=True, c=True, d=True, e=True)
+    answer(members, 2, a=True, b=True, c=False, d=False, e=True)
+    answer(members, 3, a=False, b=True, c=False, d=False, e=True)
+    answer(members, 4, a=False, b=True, c=False, d=False, e=True)
+    out = members.verdict((), (), 4)
+    assert out == {"c", "d"}
+    answer(members, 5, a=False, b=True, c=True, d=False, e=True)
+    answer(members, 6, a=False, b=True, c=True, d=False, e=True)
+    assert members.verdict(out, (), 6) == {"a", "d"}
+
+
+def test_flapping() -> None:
+    """Each return within a minute takes twice the good answers; a quiet minute forgets them."""
+    members = pool("a", "b")
+    needed = []
+    for now in range(4):
+        needed.append(members.hits_to_return("a", now))
+        members.returned("a", now)
+    assert needed == [2, 4, 8, 16]
+    assert members.hits_to_return("a", 100) == 2
+
+
+def test_any_history() -> None:
+    """Whatever happens, no more than half is out by health, and nobody leaves or returns without cause."""
+    chance = random.Random(1)
+    for size in range(1, 7):
+        names = [f"b{number}" for number in range(size)]
+        members, out = pool(*names), set()
+        for now in range(500):
+            good = {name: chance.random() < 0.5 for name in names}
+            answer(members, now, **good)
+            before, out = out, members.verdict(out, (), now)
+            assert len(out) <= size // 2
+            assert all(not good[name] for name in out - before)
+            assert all(good[name] for name in before - out)
+
+
+# --- the status
+
+
+def listed(**rotation: dict[str, Any]) -> dict[str, Any]:
+    """Return what a balancer says."""
+    return {
+        "nginx_listed": {
+            "apps": {"shop": {"a": {"out": ""}, "b": {"out": ""}, **rotation}},
+            "generation": "0f3a9c77d2b1",
+            "current": True,
+            "health": True,
+            "certificates": {"/etc/paddock/tls/fleet.pem": "2027-01-01 00:00:00Z"},
+        }
+    }
+
+
+def serving(release: str) -> dict[str, Any]:
+    """Return what a backend says."""
+    marks = [{"release": release, "good": 1.0, "bad": None}, {"release": "old", "good": None, "bad": "why"}]
+    return {"gunicorn_listed": {"apps": {"shop": {"now": release, "slot": "blue", "releases": marks}}}}
+
+
+SILENT = {"unreachable": True, "msg": "timed out"}
+
+
+def table(hostvars: dict[str, Any], balancers: list[str]) -> list[str]:
+    """Return the lines of the tables."""
+    status = STATUS.fleet_status(hostvars, ["a", "b"], balancers)
+    return [" ".join(line.split()) for line in STATUS.fleet_status_table(status).splitlines()]
+
+
+def test_status() -> None:
+    """A line for each app of each host, and one for each balancer."""
+    why = {"out": "hand", "why": "disk", "by": "me@here", "since": "2026-01-01 00:00:00 UTC"}
+    assert table({"a": serving("one"), "b": serving("two"), "lb": listed(b=why)}, ["lb"]) == [
+        "app host release slot mark rotation why",
+        "shop a one blue good in",
+        "shop b two blue good out by hand disk, me@here, since 2026-01-01 00:00:00 UTC",
+        "",
+        "balancer generation health checks certificates",
+        "lb 0f3a9c77d2b1 on /etc/paddock/tls/fleet.pem until 2027-01-01 00:00:00Z",
+    ]
+
+
+def test_status_of_two_balancers() -> None:
+    """Where they do not agree, it says on which one is out; what does not run as its file says is told."""
+    ill = {"out": "health", "why": "it answers 500", "since": "2026-01-01 00:00:00 UTC"}
+    other = listed(a=ill)
+    other["nginx_listed"] |= {"current": False, "health": False, "certificates": {}}
+    lines = table({"a": serving("one"), "b": serving("one"), "lb1": listed(), "lb2": other}, ["lb1", "lb2"])
+    assert "shop a one blue good out by health on lb2 it answers 500, since 2026-01-01 00:00:00 UTC" in lines
+    assert lines[-1] == "lb2 0f3a9c77d2b1 (its file says other) off -"
+
+
+def test_status_of_the_dead() -> None:
+    """Hosts that do not answer are rows that say so, whoever still answers."""
+    dead = {"gunicorn_listed": SILENT}
+    assert (
+        table({"a": serving("one"), "b": dead, "lb": listed()}, ["lb"])[2]
+        == "shop b - - - in does not answer"
+    )
+    lines = table({"a": dead, "b": dead, "lb": {"nginx_listed": SILENT}}, ["lb"])
+    assert lines[1:3] == ["- a - - - - does not answer", "- b - - - - does not answer"]
+    assert lines[-1] == "lb - - does not answer"
