@@ -162,7 +162,7 @@ def test_one_backend(nginx: Callable[..., Directive]) -> None:
 
 
 def test_health_checks(render: Render) -> None:
-    """What is checked is what is balanced: each app on its backends, at their addresses, by its first name."""
+    """What is checked is what is balanced: each app on its backends, at their addresses."""
     shop, news = app(health_path="/up", server_names=["a.example.org"]), app("news", 8081, "/news/")
     hosts = fleet(lb1={"apps": [shop, news]}, app1={"apps": [shop]}, app3={"fleet_address": "2001:db8::1"})
     for name in ("app2", "app3"):
