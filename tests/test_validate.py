@@ -787,11 +787,27 @@ GROUP = "a group with at least one host; the inventory has"
             lambda fleet: (fleet.folder / "app_src" / "live" / "requirements.txt").unlink(),
             f"{APPS_FILE}:9: app_src/live/requirements.txt is missing or no text; allowed: a lock",
         ),
+        (
+            lambda fleet: fleet.write("inventory/group_vars/balancers.yml", "fleet_tls: certbot\n"),
+            'inventory/group_vars/balancers.yml:1: fleet_tls is "certbot"; allowed: off, files, self-signed',
+        ),
+        (
+            lambda fleet: fleet.write("inventory/group_vars/balancers.yml", "---\nnginx_hsts_seconds: 300\n"),
+            "inventory/group_vars/balancers.yml:2: nginx_hsts_seconds is 300; allowed: 0 while fleet_tls is",
+        ),
+        (
+            lambda fleet: fleet.write(
+                "inventory/group_vars/balancers.yml",
+                "fleet_tls: files\ntls_certificate_file: /nowhere\n",
+            ),
+            'inventory/group_vars/balancers.yml:2: tls_certificate_file is "/nowhere"; allowed: a file',
+        ),
     ],
     ids=[
         *("B1-misspelt", "B1-empty", "B2-absent", "B3", "B7", "B24-type", "B16", "B23", "B24-list"),
         *("B24-undefined", "undefined-secret", "B24-vault", "apps-of-a-host", "no-apps"),
         *("B9-missing", "B9-loop", "B10-entrypoint", "B10-module", "B18", "no-lock"),
+        *("tls-mode", "B21", "B20"),
     ],
 )
 def test_bad_fleet(fleet: Fleet, change: Callable[[Fleet], object], line: str) -> None:

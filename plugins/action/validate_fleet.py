@@ -27,10 +27,12 @@ from fleet_rules.hosts import Host, check_group, check_hosts
 from fleet_rules.problem import BROKEN, KeyPath, Problem, problem, show
 from fleet_rules.roles import PREFIXES, check_option
 from fleet_rules.sources import check_entrypoint, check_lock
+from fleet_rules.tls import check_tls
 
 # Role defaults that the rules compare. Other defaults may need facts, which are not known yet.
 COMPARED = (
     "gunicorn_keepalive",
+    "nginx_hsts_seconds",
     "nginx_port",
     "nginx_status_port",
     "nginx_tls_port",
@@ -181,6 +183,8 @@ class ActionModule(ActionBase):
             [hosts[name] for name in members[balancers]],
             host_name,
         )
+        for name in members[balancers]:
+            yield from check_tls(hosts[name], self._loader.get_text_file_contents)
 
     def _check_sources(self, apps: list[App]) -> Iterator[Problem]:
         if not self.given["app_src"]:  # a rollback needs no source

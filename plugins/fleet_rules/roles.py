@@ -18,6 +18,8 @@ FLEET_VARIABLES = frozenset(
         "fleet_batch",
         "fleet_index_url",
         "fleet_max_failures",
+        "fleet_tls",
+        "fleet_tls_names",
         "fleet_url",
         "fleet_weight",
         "fleet_witnesses",
@@ -29,7 +31,7 @@ RESULTS = frozenset(
     {"gunicorn_listed", "gunicorn_proved", "gunicorn_returned", "gunicorn_served", "nginx_listed"}
 )
 
-PREFIXES = ("python_", "app_", "gunicorn_", "nginx_", "fleet_")
+PREFIXES = ("python_", "app_", "gunicorn_", "tls_", "nginx_", "fleet_")
 
 _KINDS = {
     "bool": "true or false",
