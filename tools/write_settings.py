@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/settings.md"
-ROLES = ("python", "app", "gunicorn", "nginx")
+ROLES = ("python", "app", "gunicorn", "tls", "nginx")
 
 
 def cell(value: Any) -> str:
