@@ -17,12 +17,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-with socket.socket() as probe:
+with socket.socket() as probe, socket.socket() as other:
     probe.bind(("127.0.0.1", 0))
-    PORT = str(probe.getsockname()[1])
+    other.bind(("127.0.0.1", 0))
+    PORT, TLS_PORT = (str(one.getsockname()[1]) for one in (probe, other))
 NETWORK = f"10.77.{100 + zlib.crc32(bytes(ROOT)) % 150}."
 OURS = {
-    "inventory/demo.yml": {"connect demo": "connect readme", "10.77.0.": NETWORK, "8088": PORT},
+    "inventory/demo.yml": {
+        "connect demo": "connect readme",
+        "10.77.0.": NETWORK,
+        "8088": PORT,
+        "8443": TLS_PORT,
+    },
     "Makefile": {"start demo": "start readme", "down demo": "down readme", "8088": PORT},
     "tools/show_demo.py": {"8088": PORT},
     "README.md": {"10.77.0.": NETWORK, "8088": PORT},
