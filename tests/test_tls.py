@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "plugins"))
 
 from fleet_rules.hosts import Host  # noqa: E402
+from fleet_rules.problem import BROKEN, show  # noqa: E402
 from fleet_rules.tls import check_tls  # noqa: E402
 
 NAMES = ("shop.example.org", "www.example.org")
@@ -130,10 +131,19 @@ def test_hsts_without_tls() -> None:
 def test_acme_needs_public_names() -> None:
     """No authority can ask an address, or a name that is no one's."""
     [text] = check(fleet_tls="acme", tls_names=[])
-    assert text.startswith('fleet_tls is "acme"; allowed: another mode, or a public name')
+    assert text.startswith('fleet_tls is "acme"; allowed: another mode, or a name for')
     for name in ("lb1", "192.0.2.9", "2001:db8::1", "lb1.internal", "shop.local"):
         [text] = check(fleet_tls="acme", tls_names=["www.example.org", name])
         assert text.startswith(f'tls_names names "{name}", which an ACME authority cannot ask; allowed: pub')
+
+
+@pytest.mark.parametrize("name", ["a b", "a\n", "a,DNS:b", "*.a.org", "", "-a", "a..b", "[::1]", "ä.org"])
+def test_bad_names(name: str) -> None:
+    """Nothing but names and addresses comes into a certificate."""
+    [text] = check(fleet_tls="self-signed", tls_names=[name])
+    assert text.startswith(f"tls_names names {show(name)}; allowed: host names and addresses (set server_n")
+    [text] = check(fleet_tls="self-signed", fleet_tls_names="a.org", tls_names=BROKEN)
+    assert text == 'fleet_tls_names is "a.org"; allowed: a list of host names and addresses'
 
 
 def one(texts: list[str], name: str, allowed: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 import ssl
 import stat
 import tempfile
@@ -23,6 +24,8 @@ from .problem import BROKEN, Problem, problem, show
 MODES = ("off", "files", "self-signed", "acme")
 # Names that no public authority can ask (RFC 6761, RFC 6762, RFC 9476).
 PRIVATE = (".alt", ".home.arpa", ".internal", ".invalid", ".lan", ".local", ".localhost", ".test")
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 Read = Callable[[str], str]
 Chain = list[x509.Certificate]
@@ -47,8 +50,8 @@ def check_tls(host: Host, read: Read) -> Iterator[Problem]:
     elif mode == "off" and host.values.get("nginx_hsts_seconds") not in (None, BROKEN, 0, "0"):
         allowed = "0 while fleet_tls is off, for browsers would insist on what is not there"
         yield _of(host, "nginx_hsts_seconds", allowed)
-    elif mode == "acme":
-        yield from _check_names(host)
+    elif mode in ("self-signed", "acme"):
+        yield from _check_names(host, public=mode == "acme")
     elif mode == "files":
         for name, allowed in _check_files(host, read):
             yield _of(host, name, allowed)
@@ -58,17 +61,24 @@ def _of(host: Host, name: str, allowed: str) -> Problem:
     return problem((name,), f"is {show(host.values.get(name, ''))}", allowed, host=host.name)
 
 
-def _check_names(host: Host) -> Iterator[Problem]:
-    names = host.values.get("tls_names", [])
+def _check_names(host: Host, *, public: bool) -> Iterator[Problem]:
+    given, names = host.values.get("fleet_tls_names", []), host.values.get("tls_names", [])
+    if not isinstance(given, list) and given is not BROKEN:
+        yield _of(host, "fleet_tls_names", "a list of host names and addresses")
     if names is BROKEN or not isinstance(names, list):
         return
-    where = "set server_names of the apps, or fleet_url"
+    where = "set server_names of the apps, fleet_tls_names or fleet_url"
     if not names:
-        yield _of(host, "fleet_tls", f"another mode, or a public name for the certificate ({where})")
-    for name in names:
-        if "." not in str(name) or str(name).endswith(PRIVATE) or _is_address(str(name)):
+        yield _of(host, "fleet_tls", f"another mode, or a name for the certificate ({where})")
+    for name in map(str, names):
+        if not _NAME.fullmatch(name) and not _is_address(name):
+            state, allowed = f"names {show(name)}", f"host names and addresses ({where})"
+        elif public and ("." not in name or name.endswith(PRIVATE) or _is_address(name)):
             state = f"names {show(name)}, which an ACME authority cannot ask"
-            yield problem(("tls_names",), state, f"public host names ({where})", host=host.name)
+            allowed = f"public host names ({where})"
+        else:
+            continue
+        yield problem(("tls_names",), state, allowed, host=host.name)
 
 
 def _is_address(name: str) -> bool:

@@ -28,6 +28,7 @@ PENDING_KEY = FOLDER / "pending.key"  # of the certificate that was asked for
 AUTHORITY = FOLDER / "authority.pem"
 AUTHORITY_KEY = FOLDER / "authority.key"
 DAYS, AUTHORITY_DAYS = 365, 3650
+CLOCKS = 300  # seconds that the clock of who signed may be ahead
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
@@ -82,7 +83,7 @@ def check(pem: str) -> None:
         except (ssl.SSLError, ValueError) as error:
             raise Refused(f"the certificate and its key do not load: {error}") from None
     dates = dict(re.findall(r"(\w+)=(.+)", openssl("x509", "-noout", "-dates", text=pem)))
-    if ssl.cert_time_to_seconds(dates["notBefore"]) > time.time():
+    if ssl.cert_time_to_seconds(dates["notBefore"]) > time.time() + CLOCKS:
         raise Refused(f"the certificate is not valid before {dates['notBefore']}")
     if ssl.cert_time_to_seconds(dates["notAfter"]) < time.time():
         raise Refused(f"the certificate has expired on {dates['notAfter']}")
