@@ -316,22 +316,28 @@ def test_apps_with_names(nginx: Callable[..., Directive]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "words", "target", "prefix"),
+    ("route", "words", "target", "rewrite", "prefix"),
     [
-        ({"path": "/a/"}, ["/a/"], "http://shop", []),
-        ({"path": "/a/", "to": "/"}, ["/a/"], "http://shop/", ["/a"]),
-        ({"path": "/a/b/", "to": "/"}, ["/a/b/"], "http://shop/", ["/a/b"]),
-        ({"path": "/a/", "to": "/b/"}, ["/a/"], "http://shop/b/", []),
-        ({"path": "/a", "exact": True, "to": "/"}, ["=", "/a"], "http://shop/", []),
-        ({"path": "/", "to": "/"}, ["/"], "http://shop/", []),
+        ({"path": "/a/"}, ["/a/"], "http://shop", [], []),
+        ({"path": "/a/", "to": "/"}, ["/a/"], "http://shop", ["(?s)^/a/(.*)$", "/$1"], ["/a"]),
+        ({"path": "/a/b/", "to": "/"}, ["/a/b/"], "http://shop", ["(?s)^/a/b/(.*)$", "/$1"], ["/a/b"]),
+        ({"path": "/a.b/", "to": "/b/"}, ["/a.b/"], "http://shop", ["(?s)^/a\\.b/(.*)$", "/b/$1"], []),
+        ({"path": "/a", "exact": True, "to": "/"}, ["=", "/a"], "http://shop/", [], []),
+        ({"path": "/", "to": "/"}, ["/"], "http://shop", ["(?s)^/(.*)$", "/$1"], []),
     ],
 )
 def test_route(
-    nginx: Callable[..., Directive], route: dict[str, Any], words: list[str], target: str, prefix: list[str]
+    nginx: Callable[..., Directive],
+    route: dict[str, Any],
+    words: list[str],
+    target: str,
+    rewrite: list[str],
+    prefix: list[str],
 ) -> None:
     """A route says what is matched, and what the app sees instead."""
     (location,) = servers(nginx(apps=[{**app(), "routes": [route]}]))["*"].find("location", *words)
     assert location.find("proxy_pass") == [["proxy_pass", target]]
+    assert location.find("rewrite") == ([["rewrite", *rewrite, "break"]] if rewrite else [])
     assert [found[2] for found in location.find("set", "$stripped_prefix")] == prefix
 
 
