@@ -6,6 +6,7 @@ import ast
 import json
 import random
 import re
+import subprocess
 from collections.abc import Callable
 from configparser import ConfigParser
 from pathlib import Path
@@ -379,6 +380,64 @@ def test_no_value_ends_a_directive(nginx: Callable[..., Directive], nasty: str) 
     evil = nginx(nginx_headers={f"X-{nasty}": nasty}, nginx_front_proxies=[nasty])
     names = re.compile(r"X-|upstream_http_|add_")
     assert names.sub("", str(shape(plain))) == names.sub("", str(shape(evil)))
+
+
+NAMED = {"server_names": ["a.example.org"]}
+TLS = {"nginx_certificate": "/etc/own.pem", "nginx_hsts_seconds": 63072000}
+ACME = {"nginx_acme_root": "/var/www/acme", "nginx_acme_peers": ["10.1.0.2"]}
+# What the inventory has beside one app, for an nginx.conf of each shape.
+VARIANTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, object]]] = {
+    "one app": ([app()], {}, {}),
+    "one name": ([app(**NAMED)], {}, {}),
+    "two names and none": ([app(**NAMED), app("b", 1, server_names=["b.example.org"]), app("c", 2)], {}, {}),
+    "IPv6": ([app()], {"app1": {"fleet_address": "2001:db8::1"}}, {}),
+    "weights": ([app()], {"app1": {"fleet_weight": 5}}, {}),
+    "a reserve": ([app()], {"app1": {"fleet_backup": True}}, {}),
+    "least_conn": ([app(balance="least_conn")], {}, {}),
+    "ip_hash": ([app(balance="ip_hash")], {}, {}),
+    "random": ([app(balance="random")], {}, {}),
+    "exact route": ([app(routes=[{"path": "/a", "exact": True, "to": "/b"}])], {}, {}),
+    "stripped prefix": ([app(routes=[{"path": "/a/", "to": "/"}, {"path": "/b.c/", "to": "/d/"}])], {}, {}),
+    "WebSocket": ([app(routes=[{"path": "/ws", "exact": True, "websocket": True}])], {}, {}),
+    "front proxies": ([app()], {}, {"nginx_front_proxies": ["192.0.2.1", "2001:db8::/32"]}),
+    "TLS": ([app()], {}, TLS),
+    "TLS of Debian 12": ([app()], {}, {**TLS, "ansible_facts": {"distribution_major_version": "12"}}),
+    "TLS of a name": ([app(**NAMED)], {}, TLS),
+    "TLS on another port": ([app()], {}, {**TLS, "nginx_tls_port": 8443, "nginx_port": 8080}),
+    "ACME before TLS": ([app(**NAMED)], {}, ACME),
+    "ACME and TLS": ([app(**NAMED)], {}, {**TLS, **ACME}),
+    "cache": ([app(cache_seconds=5)], {}, {}),
+    "limits": ([app(rate_limit=10, concurrency_limit=50)], {}, {}),
+    "maintenance of one": ([app(maintenance=True), app("b", 1, "/b/")], {}, {}),
+    "maintenance of all": ([app()], {}, {"nginx_maintenance": True}),
+    "other headers": ([app()], {}, {"nginx_headers": {"X-A": "b", "Content-Security-Policy": "sandbox"}}),
+    "no headers": ([app()], {}, {"nginx_headers": {}}),
+}
+
+
+@pytest.fixture
+def gixy(render: Render, tmp_path: Path) -> Callable[..., list[str]]:
+    """Return a function that names what gixy has to say of an nginx.conf, at any level."""
+
+    def gixy(apps: list[dict[str, Any]], hosts: dict[str, Any], variables: dict[str, object]) -> list[str]:
+        file = tmp_path / "nginx.conf"
+        file.write_text(render("nginx/templates/nginx.conf.j2", fleet(**hosts), apps=apps, **variables))
+        done = subprocess.run(["gixy", "-f", "json", file], capture_output=True, text=True, check=False)
+        return [f"{found['plugin']}: {found['reason']}" for found in json.loads(done.stdout)]
+
+    return gixy
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gixy(gixy: Callable[..., list[str]], variant: str) -> None:
+    """Gixy has nothing to say."""
+    assert gixy(*VARIANTS[variant]) == []
+
+
+def test_gixy_without_hsts(gixy: Callable[..., list[str]]) -> None:
+    """HSTS binds browsers for long, so it is the user's to decide; gixy reads the right file."""
+    (found,) = gixy([app()], {}, {**TLS, "nginx_hsts_seconds": 0})
+    assert found.startswith("hsts_header: ")
 
 
 # --- Gunicorn ------------------------------------------------------------------------------------
