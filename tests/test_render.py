@@ -535,3 +535,11 @@ def test_slot(gunicorn: Callable[..., str]) -> None:
     assert service["ExecStart"].endswith("/gunicorn.conf.py shop.wsgi:make()")
     graceful = settings(gunicorn("gunicorn.conf.py.j2", app(timeout=40)))["graceful_timeout"]
     assert int(service["TimeoutStopSec"]) > int(graceful)
+
+
+def test_slot_without_a_network(gunicorn: Callable[..., str]) -> None:
+    """An app that may not go out has no network but the socket that it is given."""
+    service = unit(gunicorn("slot.service.j2", app(outbound=False)))["Service"]
+    assert service["PrivateNetwork"] == "yes"
+    assert service["RestrictAddressFamilies"] == "AF_UNIX"
+    assert "PrivateNetwork" not in unit(gunicorn("slot.service.j2"))["Service"]

@@ -60,6 +60,7 @@ def test_good_apps() -> None:
         balance="random",
         health_path="/health/ready",
         body_size="1g",
+        outbound=False,
         environment={"A": "'\"%\n$\\" + "x" * 65536, "_b": ""},
         routes=[{"path": "/", "to": "/x/"}, {"path": "/a", "exact": True, "to": "/b"}],
     )
@@ -358,6 +359,17 @@ def test_bad_address(address: object, allowed: str) -> None:
 def test_good_address(address: str) -> None:
     """B7: an address that they can."""
     assert check_fleet([host("b1", address)], [host("lb")]) == []
+
+
+def test_no_lookups_without_a_network() -> None:
+    """An app that may not go out cannot resolve a balancer's name."""
+    backend = host("b1", "10.0.0.1")
+    closed = Host("b2", {"fleet_address": "10.0.0.2"}, [app(outbound=False)])
+    assert check_fleet([backend], [host("lb.example.org")]) == []
+    assert check_fleet([closed], [host("lb", "10.0.0.9")]) == []
+    (text,) = check_fleet([backend, closed], [host("lb.example.org")])
+    assert text.startswith('fleet_address of lb.example.org is "lb.example.org"; allowed: an IP address')
+    assert text.endswith("(outbound of shop is false)")
 
 
 def test_loopback_on_one_machine() -> None:

@@ -69,6 +69,7 @@ def check_hosts(backends: list[Host], balancers: list[Host], host_name: str) -> 
     for group in backends, balancers:
         yield from _check_twins(group)
     yield from _check_shares(backends)
+    yield from _check_lookups(backends, balancers)
     for host in balancers:
         yield from _check_ports(host, backends)
     yield from _check_ladder(backends, balancers)
@@ -127,6 +128,14 @@ def _check_twins(hosts: list[Host]) -> Iterator[Problem]:
                 "fleet_address",
                 f"an address of its own ({other.name} and {host.name} share it)",
             )
+
+
+def _check_lookups(backends: list[Host], balancers: list[Host]) -> Iterator[Problem]:
+    """Check that an app without a network need not look up who its balancers are."""
+    closed = sorted(app["name"] for host in backends for app in host.apps if app.get("outbound") is False)
+    for balancer in balancers if closed else ():
+        if isinstance(name := _address(balancer), str) and name != "localhost":
+            yield _of(balancer, "fleet_address", f"an IP address (outbound of {closed[0]} is false)")
 
 
 def _check_ports(balancer: Host, backends: list[Host]) -> Iterator[Problem]:
