@@ -9,6 +9,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask, redirect, request
+from outward import outward
 from werkzeug.wrappers import Response
 
 SEEN = Path(os.environ.get("STATE_DIRECTORY", "/tmp"), "seen")
@@ -25,6 +26,12 @@ def parts() -> dict[str, int]:
 def away() -> Response:
     """Lead where the client says."""
     return redirect(request.args["to"])
+
+
+@form.get("/outward")
+def out() -> dict[str, str]:
+    """Try the network."""
+    return outward(request.args["address"], int(request.args["port"]))
 
 
 def note(environ: WSGIEnvironment) -> bytes:
@@ -83,7 +90,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     path = environ["PATH_INFO"]
     if path == "/readyz":
         body = json.dumps({"release": os.environ["APP_RELEASE"]}).encode()
-    elif path in ("/form", "/redirect"):
+    elif path in ("/form", "/redirect", "/outward"):
         return form(environ, start_response)
     elif path in BAD:
         note(environ)

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from outward import outward
 from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.web import Application, RequestHandler
 
@@ -34,6 +35,14 @@ class Redirect(RequestHandler):
         """Lead where the client says."""
         # get_argument would strip the line ends.
         self.redirect(self.request.arguments["to"][0].decode())
+
+
+class Outward(RequestHandler):
+    """Tries the network."""
+
+    def get(self) -> None:
+        """Say what worked."""
+        self.write(outward(self.get_argument("address"), int(self.get_argument("port"))))
 
 
 class Echo(RequestHandler):
@@ -92,6 +101,7 @@ app = Application(
         ("/readyz", Ready),
         ("/form", Form),
         ("/redirect", Redirect),
+        ("/outward", Outward),
         ("/(?:huge_header|split_header|too_little|too_much)", Bad),
         (".*", Echo),
     ]
