@@ -46,6 +46,7 @@ CHECKS = {
     "molecule-gunicorn": molecule("gunicorn"),
     "molecule-app": molecule("app"),
     "lint": LINT,
+    "molecule-hostile": molecule("hostile"),
     "molecule-nginx": molecule("nginx"),
     "readme": README,
     "unit": UNIT,

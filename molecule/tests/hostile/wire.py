@@ -14,6 +14,7 @@ from typing import Any
 import h11
 import yaml
 
+ROOT = Path(__file__).parents[3]
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 INSTANCES = yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
 # By the name of the app: where it listens, and the host name that Nginx knows it by.
@@ -105,12 +106,14 @@ class Node:
             *("ssh", "-i", instance["identity_file"], "-p", str(instance["port"]), "-l", instance["user"]),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
         ]
+        control = ("ControlMaster=auto", f"ControlPath={EPHEMERAL}/%p", "ControlPersist=60")
+        self._shared = [word for option in control for word in ("-o", option)]
         self._ports: dict[int, int] = {}
         self._tunnels: list[subprocess.Popen[bytes]] = []
 
     def sh(self, command: str, check: bool = True) -> str:
         """Run a shell command on the node; returns what it printed."""
-        argv = [*self._ssh, "127.0.0.1", command]
+        argv = [*self._ssh, *self._shared, "127.0.0.1", command]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0 or not check, f"{self.name}: {command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
@@ -137,6 +140,9 @@ class Node:
         for tunnel in self._tunnels:
             tunnel.kill()
             tunnel.wait()
+        subprocess.run(
+            [*self._ssh, *self._shared, "-O", "exit", "127.0.0.1"], capture_output=True, check=False
+        )
 
     def connect(self, port: int, patience: float = 15) -> socket.socket:
         """Open a connection to a port."""
