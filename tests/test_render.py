@@ -384,6 +384,7 @@ def test_no_value_ends_a_directive(nginx: Callable[..., Directive], nasty: str) 
 
 NAMED = {"server_names": ["a.example.org"]}
 TLS = {"nginx_certificate": "/etc/own.pem", "nginx_hsts_seconds": 63072000}
+BOOKWORM = {"ansible_facts": {"distribution_major_version": "12"}}
 ACME = {"nginx_acme_root": "/var/www/acme", "nginx_acme_peers": ["10.1.0.2"]}
 # What the inventory has beside one app, for an nginx.conf of each shape.
 VARIANTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, object]]] = {
@@ -401,8 +402,9 @@ VARIANTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, object
     "WebSocket": ([app(routes=[{"path": "/ws", "exact": True, "websocket": True}])], {}, {}),
     "front proxies": ([app()], {}, {"nginx_front_proxies": ["192.0.2.1", "2001:db8::/32"]}),
     "TLS": ([app()], {}, TLS),
-    "TLS of Debian 12": ([app()], {}, {**TLS, "ansible_facts": {"distribution_major_version": "12"}}),
+    "TLS on Debian 12": ([app()], {}, {**TLS, **BOOKWORM}),
     "TLS of a name": ([app(**NAMED)], {}, TLS),
+    "TLS of a name on Debian 12": ([app(**NAMED)], {}, {**TLS, **BOOKWORM}),
     "TLS on another port": ([app()], {}, {**TLS, "nginx_tls_port": 8443, "nginx_port": 8080}),
     "ACME before TLS": ([app(**NAMED)], {}, ACME),
     "ACME and TLS": ([app(**NAMED)], {}, {**TLS, **ACME}),
