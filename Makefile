@@ -25,6 +25,9 @@ test: .venv/done ## Linters, unit tests, rendering, and Molecule on real nodes
 test-all: .venv/done ## The same, and every row of the fault matrix (an hour)
 	@PADDOCK_FULL=1 tools/run_tests.py
 
+security: .venv/done ## How closed the demo is; SECURITY='-i inventory/production.yml' asks another fleet
+	@ansible-playbook playbooks/security.yml $(SECURITY)
+
 bench: .venv/done ## Measure what the README promises, on nodes of its own
 	@bench/bench.py
 
@@ -37,4 +40,4 @@ docs: .venv/done ## Write docs/settings.md from the schema and the roles
 .venv/done: requirements.txt tools/venv.sh
 	@tools/venv.sh
 
-.PHONY: help demo probe demo-down test test-all bench lock docs
+.PHONY: help demo probe demo-down test test-all security bench lock docs

@@ -15,6 +15,7 @@ import h11
 import yaml
 
 ROOT = Path(__file__).parents[3]
+SCENARIO = ROOT / "molecule/hostile"
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 INSTANCES = yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
 # By the name of the app: where it listens, and the host name that Nginx knows it by.

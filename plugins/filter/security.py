@@ -1,0 +1,146 @@
+"""Filters that say how closed a fleet is."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Ansible gives the plugins of a repository no way to import a package next to them.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from fleet_rules.table import table
+
+# Systemd's judgement of a service: 0 is closed, 10 is open.
+APP, SHUT_APP, NGINX, HEALTH = 1.5, 0.6, 3.0, 2.5
+LOOPBACK = re.compile(r"127\.|\[?::1\]?$")
+
+Figure = dict[str, Any]
+
+
+def listening_ports(lines: Sequence[str]) -> list[int]:
+    """Read what `ss` lists.
+
+    Args:
+        lines: Lines of `ss --no-header --listening --tcp --numeric`.
+
+    Returns:
+        The ports that listen on more than loopback, each once.
+    """
+    found = (line.split()[3].rpartition(":") for line in lines)
+    return sorted({int(port) for address, _, port in found if not LOOPBACK.match(address)})
+
+
+def security_figures(
+    hostvars: Mapping[str, Any],
+    hosts: Sequence[str],
+    gixy: Sequence[Mapping[str, Any]],
+    tls: Sequence[Mapping[str, Any]],
+) -> list[Figure]:
+    """Compare what was found with what is promised.
+
+    Args:
+        hostvars: The variables of all hosts, with what the playbook has registered.
+        hosts: The hosts; those that did not answer are left out.
+        gixy: Results of gixy, by balancer.
+        tls: Results of sslyze, by balancer.
+
+    Returns:
+        A mapping for each figure: `figure`, `host`, `measured`, `target`, `ok`.
+    """
+    figures = []
+    for host in hosts:
+        found = hostvars[host]
+        if found.get("__security_open", {}).get("rc") != 0:
+            figures.append(_figure("answers", host, "no", "yes", ok=False))
+            continue
+        figures += _exposures(host, found)
+        figures.append(_ports(host, found))
+    figures += [_gixy(result) for result in gixy if not result.get("skipped")]
+    figures += [_tls(result) for result in tls if not result.get("skipped")]
+    return figures
+
+
+def _figure(figure: str, host: str, measured: object, target: object, *, ok: bool) -> Figure:
+    return {"figure": figure, "host": host, "measured": measured, "target": target, "ok": ok}
+
+
+def _exposures(host: str, found: Mapping[str, Any]) -> Iterator[Figure]:
+    units = {
+        unit["unit"]: float(unit["exposure"]) for unit in json.loads(found["__security_units"]["stdout"])
+    }
+    most = {"nginx.service": NGINX, "nginx-health.service": HEALTH}
+    for app in found.get("apps", []):
+        for slot in ("blue", "green"):
+            most[f"{app['name']}-{slot}.service"] = APP if app.get("outbound", True) else SHUT_APP
+    for unit in sorted(units.keys() & most.keys()):
+        yield _figure(
+            f"exposure of {unit}", host, units[unit], f"at most {most[unit]}", ok=units[unit] <= most[unit]
+        )
+
+
+def _ports(host: str, found: Mapping[str, Any]) -> Figure:
+    there = [int(port) for port in found["__security_open"]["stdout"].split()]
+    allowed = {22}
+    if "__security_nginx" in found and "content" in found["__security_nginx"]:
+        allowed.add(int(found.get("nginx_port", 80)))
+        if found.get("nginx_certificate"):
+            allowed.add(int(found.get("nginx_tls_port", 443)))
+    target = "at most " + ", ".join(map(str, sorted(allowed)))
+    measured = ", ".join(map(str, there)) or "none"
+    return _figure("open ports", host, measured, target, ok=set(there) <= allowed)
+
+
+def _gixy(result: Mapping[str, Any]) -> Figure:
+    try:
+        found = [one["plugin"] for one in json.loads(result["stdout"])]
+    except (KeyError, ValueError):
+        found = ["gixy does not run"]
+    return _figure("findings of gixy", result["item"], ", ".join(found) or "none", "none", ok=not found)
+
+
+def _tls(result: Mapping[str, Any]) -> Figure:
+    said = result.get("stdout", "")
+    faults = re.findall(r"^ +\* ([a-z_]+):", said.partition("Mozilla")[2], re.MULTILINE)
+    if "OK - Compliant" in said:
+        measured = "compliant"
+    # Whose certificate it is, is not a matter of settings; this machine may not know the authority.
+    elif set(faults) == {"certificate_path_validation"}:
+        measured = "compliant, by an authority that is not known here"
+    else:
+        measured = ", ".join(faults) or "sslyze does not run"
+    ok = measured.startswith("compliant")
+    return _figure("TLS, by sslyze", result["item"], measured, "Mozilla intermediate", ok=ok)
+
+
+def security_table(figures: Sequence[Figure]) -> str:
+    """Show people how closed a fleet is.
+
+    Args:
+        figures: What `security_figures` returns.
+
+    Returns:
+        A table with a row a figure, and how many miss their target.
+    """
+    rows: list[Sequence[object]] = [("figure", "host", "measured", "target", "")]
+    rows += [
+        (one["figure"], one["host"], one["measured"], one["target"], "ok" if one["ok"] else "MISSED")
+        for one in figures
+    ]
+    missed = sum(not one["ok"] for one in figures)
+    return f"{table(rows)}\n\n{missed} of {len(figures)} figures miss their target."
+
+
+class FilterModule:
+    """What Ansible looks for in this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name the filters of this file."""
+        return {
+            "listening_ports": listening_ports,
+            "security_figures": security_figures,
+            "security_table": security_table,
+        }
