@@ -10,7 +10,7 @@ from wire import NGINX, Node
 
 SHUT = ("echo-shut", "twin-shut")
 # Systemd's own judgement, times ten.
-EXPOSURE = {"echo": 15, "twin": 15, "echo-shut": 6, "twin-shut": 6, "nginx": 30}
+EXPOSURE = {"echo": 15, "twin": 15, "echo-shut": 6, "twin-shut": 6, "nginx": 30, "nginx-health": 25}
 
 
 def ask(node: Node, app: str, path: str) -> dict[str, str]:
