@@ -236,6 +236,18 @@ def test_any_history() -> None:
             assert all(good[name] for name in before - out)
 
 
+def test_reloads_get_rarer() -> None:
+    """However often backends come and go, Nginx is reloaded about a score of times a minute at most."""
+    health = HEALTH.Health({"interval": 1, "timeout": 1, "misses": 2, "hits": 2, "apps": {}})
+    now, count = 0.0, 0
+    while now < 600:
+        health.reloads.append(now)
+        count += 1
+        now += health.pause(now)
+    assert count < 200
+    assert health.pause(now + 60) == 1
+
+
 # --- the status
 
 

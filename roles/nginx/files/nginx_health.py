@@ -26,13 +26,17 @@ from typing import Any, NamedTuple
 import nginx_host as nginx
 
 DESCRIPTION = Path("/etc/paddock/nginx-health.json")
-# A reload costs some clients their connection.
+# A reload costs some clients their connection, and leaves workers behind that finish what they have.
 SECONDS_BETWEEN_RELOADS = 1.0
+RELOADS_BEFORE_SLOWER = 5
 SECONDS_AFTER_A_FAILURE = 5.0
 # A name is asked for anew, like Nginx does at each load. A dead DNS changes nothing.
 SECONDS_BETWEEN_LOOKUPS = 60.0
-# Each return within so many seconds doubles the good answers that the next one takes.
+# Each return within so many seconds doubles the good answers that the next one takes; a handful of reloads
+# doubles the time between them.
 DAMPING = 60.0
+# Later than that, an answer was missed because this host is too busy: it says nothing of the backend.
+LATE = 0.25
 
 
 # --- the rule
@@ -46,6 +50,7 @@ class Fault(NamedTuple):
 
 
 WELL = Fault("answers 200")
+UNKNOWN = Fault("was not heard")
 
 
 @dataclass
@@ -157,12 +162,15 @@ class Target:
             self.ip = str(ipaddress.ip_address(self.address))
 
     async def ask(self, seconds: float) -> Fault | None:
-        """Ask once; returns what is wrong.
+        """Ask once.
 
         Args:
             seconds: How long the whole answer may take.
+
+        Returns:
+            What is wrong; None if nothing is.
         """
-        writer = None
+        began, writer = time.monotonic(), None
         try:
             async with asyncio.timeout(seconds):
                 reader, writer = await asyncio.open_connection(self.ip, self.port)
@@ -174,6 +182,8 @@ class Target:
                     if not await reader.read(65536):
                         break
         except TimeoutError:
+            if time.monotonic() - began > seconds + LATE:
+                return UNKNOWN
             return Fault(f"does not answer within {seconds:g} s", silent=True)
         except OSError as error:
             return Fault(f"cannot be asked ({os.strerror(error.errno or 0)})", silent=True)
@@ -233,6 +243,7 @@ class Health:
         # What a killed one has left half done is the first thing to do.
         self.unsure = True
         self.silent: list[Target] = []
+        self.reloads: list[float] = []
         self.news = asyncio.Event()
         self.news.set()
 
@@ -270,8 +281,8 @@ class Health:
                 self.lament(app, wanted | hand.keys())
             if self.unsure:
                 nginx.remember(nginx.HEALTH, {app: out for app, out in self.out.items() if out})
-                if not nginx.in_effect():
-                    nginx.reload()
+                if not nginx.in_effect() and nginx.reload():
+                    self.reloads.append(time.monotonic())
                 self.unsure = False
         while self.silent:
             free(self.silent.pop())
@@ -297,9 +308,10 @@ class Health:
             began = time.monotonic()
             if target.ip:
                 fault = await target.ask(self.timeout)
-                pool.observe(name, fault, time.monotonic())
-                if (name in self.out[target.app]) != (fault is not None):
-                    self.news.set()
+                if fault is not UNKNOWN:
+                    pool.observe(name, fault, time.monotonic())
+                    if (name in self.out[target.app]) != (fault is not None):
+                        self.news.set()
             await asyncio.sleep(max(began + self.interval - time.monotonic(), 0.05))
 
     async def decide(self) -> None:
@@ -310,10 +322,9 @@ class Health:
             await self.news.wait()
             await asyncio.sleep(0.05)
             self.news.clear()
-            pause = SECONDS_BETWEEN_RELOADS
             try:
                 await asyncio.to_thread(self.judge)
-                trouble = ""
+                pause, trouble = self.pause(time.monotonic()), ""
             except (OSError, nginx.Refused) as problem:
                 if trouble != str(problem):
                     trouble = str(problem)
@@ -322,10 +333,16 @@ class Health:
                 self.news.set()
             await asyncio.sleep(pause)
 
+    def pause(self, now: float) -> float:
+        """Tell how long Nginx is left alone now."""
+        self.reloads = [moment for moment in self.reloads if now - moment < DAMPING]
+        return SECONDS_BETWEEN_RELOADS * 2 ** min(len(self.reloads) // RELOADS_BEFORE_SLOWER, 3)
+
     def summary(self) -> str:
         """Say in a line who is out."""
         out = [f"{app} on {backend}" for app, backends in self.out.items() for backend in sorted(backends)]
-        return f"{len(self.targets)} watched, out: {', '.join(out) or 'none'}"
+        more = [f"{len(out) - 9} more"] if len(out) > 9 else []
+        return f"{len(self.targets)} watched, out: {', '.join(out[:9] + more) or 'none'}"
 
     def look_up(self) -> None:
         """Find the addresses of names, for ever; in a thread, for a dead DNS takes its time."""
