@@ -12,6 +12,8 @@ from watched import NAMES, Watched
 testinfra_hosts = ["ansible://balancers"]
 
 ROTATION = "playbooks/rotation.yml"
+HAND = "/var/lib/paddock/rotation/hand.json"
+RELOAD = "python3 /usr/local/lib/paddock/nginx_host.py reload"
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +22,7 @@ def all_in(watched: Watched) -> Iterator[None]:
     watched.start()
     watched.await_serving(NAMES)
     yield
-    watched.sh("rm -f /var/lib/paddock/rotation/hand.json")
-    assert watched.play().ok
+    watched.sh(f"rm -f {HAND}; {RELOAD}")
 
 
 def rotate(watched: Watched, host: str, state: str, *options: str, **variables: object) -> Run:
@@ -39,7 +40,7 @@ def test_out_and_in(watched: Watched) -> None:
     watched.sh("systemctl restart nginx")
     assert watched.play(nginx_client_connections=90).changed == 1
     watched.await_serving({"w1", "w3", "w4"})
-    hand = json.loads(watched.sh("cat /var/lib/paddock/rotation/hand.json"))
+    hand = json.loads(watched.sh(f"cat {HAND}"))
     assert hand["w2"]["why"] == "disk is replaced"
     assert "@" in hand["w2"]["by"]
     assert rotate(watched, "w2", "in").changed == 1
@@ -104,3 +105,20 @@ def test_those_out_by_health_come_back_rather_than_nobody(watched: Watched) -> N
     watched.await_serving({"w1", "w3", "w4"})
     assert watched.play(nginx_backends=["w2"], nginx_health_interval=60).ok
     assert watched.serving() == {"w2"}
+    assert watched.play().ok
+
+
+def test_reload(watched: Watched) -> None:
+    """The command puts the rotation into effect, does nothing twice, and fails if Nginx does not follow."""
+    watched.sh(f"""echo '{{"w2": {{}}}}' > {HAND}""")
+    assert watched.sh(RELOAD) == "Nginx runs it."
+    assert watched.serving() == {"w1", "w3", "w4"}
+    before = watched.balancer.state()
+    assert watched.sh(RELOAD) == "Nothing to do."
+    assert watched.balancer.state() == before
+    watched.sh(f"rm {HAND}; cp -p /etc/nginx/nginx.conf /root/sound; echo nonsense >> /etc/nginx/nginx.conf")
+    refused = watched.balancer.host.run(RELOAD)
+    watched.sh("mv /root/sound /etc/nginx/nginx.conf")
+    assert refused.rc == 1
+    assert "Nginx refuses the new configuration; the one before it keeps serving." in refused.stderr
+    assert watched.balancer.state() == before
