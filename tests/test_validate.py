@@ -315,6 +315,55 @@ def check_fleet(backends: list[Host], balancers: list[Host]) -> list[str]:
     return [problem.text for problem in check_hosts(backends, balancers, HOST_NAME)]
 
 
+PAIR = ("10.0.0.1", "10.0.0.2")
+
+
+def pair(virtual: object, *addresses: str, **values: object) -> list[str]:
+    """Return what the rules say about balancers that share an address."""
+    hosts = [
+        host(f"lb{number}", address, balancer_virtual_ip=virtual, **values)
+        for number, address in enumerate(addresses or PAIR, 1)
+    ]
+    return check_fleet([host("b1", "10.0.0.9")], hosts)
+
+
+@pytest.mark.parametrize(
+    ("virtual", "addresses", "allowed"),
+    [
+        ("10.0.0.5/24", PAIR, "an IPv4 or an IPv6 address without a prefix"),
+        ("www.example.org", PAIR, "an IPv4 or an IPv6 address without a prefix"),
+        ("127.0.0.2", PAIR, "an IPv4 or an IPv6 address without a prefix"),
+        ("fe80::5", PAIR, "an IPv4 or an IPv6 address without a prefix"),
+        ("10.0.0.5", ("10.0.0.1",), "empty where there is one balancer"),
+        ("10.0.0.2", PAIR, "an address that no host has (lb2 has it)"),
+        ("10.0.0.9", PAIR, "an address that no host has (b1 has it)"),
+        ("10.0.0.5", ("lb1.example.org", "10.0.0.2"), "an address of the version that fleet_address has"),
+        ("2001:db8::5", PAIR, "an address of the version that fleet_address has"),
+    ],
+)
+def test_virtual_ip(virtual: str, addresses: tuple[str, ...], allowed: str) -> None:
+    """An address of its own, that keepalived can move between two balancers."""
+    assert any(allowed in text and f'is "{virtual}"' in text for text in pair(virtual, *addresses))
+
+
+def test_good_virtual_ip() -> None:
+    """Of either version, or none; and the same for both."""
+    assert pair("10.0.0.5") == pair("") == pair("2001:db8::5", "2001:db8::1", "2001:db8::2") == []
+    [text] = check_fleet(
+        [host("b1", "10.0.0.9")],
+        [host("lb1", "10.0.0.1", balancer_virtual_ip="10.0.0.5"), host("lb2", "10.0.0.2")],
+    )
+    assert text.startswith("balancer_virtual_ip of lb2 is")
+
+
+def test_sources() -> None:
+    """A balancer's addresses are a list of addresses."""
+    assert pair("", fleet_sources=["10.0.0.1", "2001:db8::1", "lb.example.org"]) == []
+    texts = [*pair("", fleet_sources="10.0.0.1"), *pair("", fleet_sources=["10.0.0.0/24"])]
+    assert texts != []
+    assert all(text.startswith("fleet_sources") for text in texts)
+
+
 def test_groups() -> None:
     """B1, B2: an empty, absent or misspelt group is named with the groups that are there."""
     groups = {"all": ["a"], "ungrouped": [], "backend": ["a"], "balancers": []}

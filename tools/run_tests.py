@@ -41,6 +41,7 @@ def molecule(scenario: str) -> list[list[str]]:
 # The longest first, so that none runs alone at the end.
 CHECKS = {
     "molecule-releases": molecule("releases"),
+    "molecule-pair": molecule("pair"),
     "molecule-tls": molecule("tls"),
     "molecule-default": molecule("default"),
     "molecule-gunicorn": molecule("gunicorn"),

@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/settings.md"
-ROLES = ("python", "app", "gunicorn", "tls", "nginx")
+ROLES = ("python", "app", "gunicorn", "tls", "nginx", "keepalived", "firewall")
 
 
 def cell(value: Any) -> str:
@@ -61,9 +61,10 @@ def of_fleet() -> str:
     for line in (ROOT / "inventory/group_vars/all/fleet.yml").read_text().splitlines():
         if line.startswith("# "):
             comment.append(line[2:])
-        elif line and line != "---":
+        elif line[:1].isalpha() or line.startswith("__"):
             name, _, value = line.partition(": ")
-            rows.append((f"`{name}`", " ".join(comment), f"`{value}`"))
+            if not line.startswith("__"):
+                rows.append((f"`{name}`", " ".join(comment), "computed" if value == ">-" else f"`{value}`"))
             comment = []
     return table(rows, "variable", "meaning", "default")
 

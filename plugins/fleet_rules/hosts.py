@@ -72,6 +72,8 @@ def check_hosts(backends: list[Host], balancers: list[Host], host_name: str) -> 
     yield from _check_lookups(backends, balancers)
     for host in balancers:
         yield from _check_ports(host, backends)
+        yield from _check_sources(host, host_name)
+    yield from _check_virtual_ip(balancers, backends)
     yield from _check_ladder(backends, balancers)
 
 
@@ -162,6 +164,41 @@ def _check_ports(balancer: Host, backends: list[Host]) -> Iterator[Problem]:
                     name,
                     f"a port that no app of the same host has ({app.get('name')} has it on {backend.name})",
                 )
+
+
+def _check_sources(balancer: Host, host_name: str) -> Iterator[Problem]:
+    value = balancer.values.get("fleet_sources", [])
+    for index, one in enumerate(value if isinstance(value, list) else [value]):
+        name = isinstance(one, str) and re.search(host_name.replace("$", r"\Z"), one)
+        if value is not BROKEN and one is not BROKEN and not _parse(one) and not name:
+            path = ("fleet_sources", index) if isinstance(value, list) else ("fleet_sources",)
+            yield problem(path, f"is {show(one)}", f"a list, each {_ADDRESS}", host=balancer.name)
+
+
+def _check_virtual_ip(balancers: list[Host], backends: list[Host]) -> Iterator[Problem]:
+    """Check the address that balancers share; keepalived takes addresses only, of one version."""
+    name = "balancer_virtual_ip"
+    there = [host for host in balancers if host.values.get(name, "") not in ("", BROKEN)]
+    if not there:
+        return
+    for host in balancers:
+        value, own = host.values.get(name, ""), _address(host)
+        parsed = _parse(value)
+        allowed = ""
+        if value is BROKEN or own is BROKEN:
+            continue
+        if parsed is None or parsed.is_loopback or parsed.is_link_local or parsed.is_multicast:
+            allowed = "an IPv4 or an IPv6 address without a prefix, the same for all balancers"
+        elif _parse(there[0].values[name]) not in (None, parsed):
+            allowed = f"what {there[0].name} has ({there[0].values[name]})"
+        elif len(balancers) < 2:
+            allowed = "empty where there is one balancer: nothing could take over"
+        elif taken := [other.name for other in [*balancers, *backends] if _address(other) == parsed]:
+            allowed = f"an address that no host has ({taken[0]} has it)"
+        elif getattr(own, "version", 0) != parsed.version:
+            allowed = f"an address of the version that fleet_address has, which is {show(str(own))}"
+        if allowed:
+            yield problem((name,), f"is {show(value)}", allowed, key=f"{name} of {host.name}", host=host.name)
 
 
 def _check_batch(host: Host) -> Iterator[Problem]:

@@ -12,12 +12,14 @@ from .problem import Problem, did_you_mean, problem, show
 # Variables of the whole fleet that belong to no role.
 FLEET_VARIABLES = frozenset(
     {
+        "balancer_virtual_ip",
         "fleet_address",
         "fleet_app_src",
         "fleet_backup",
         "fleet_batch",
         "fleet_index_url",
         "fleet_max_failures",
+        "fleet_sources",
         "fleet_tls",
         "fleet_tls_names",
         "fleet_url",
@@ -28,10 +30,27 @@ FLEET_VARIABLES = frozenset(
 
 # What a role registers for the playbooks; it is there when a run checks a second time.
 RESULTS = frozenset(
-    {"gunicorn_listed", "gunicorn_proved", "gunicorn_returned", "gunicorn_served", "nginx_listed"}
+    {
+        "firewall_loaded",
+        "gunicorn_listed",
+        "gunicorn_proved",
+        "gunicorn_returned",
+        "gunicorn_served",
+        "nginx_listed",
+    }
 )
 
-PREFIXES = ("python_", "app_", "gunicorn_", "tls_", "nginx_", "fleet_")
+PREFIXES = (
+    "python_",
+    "app_",
+    "gunicorn_",
+    "tls_",
+    "nginx_",
+    "keepalived_",
+    "firewall_",
+    "balancer_",
+    "fleet_",
+)
 
 _KINDS = {
     "bool": "true or false",

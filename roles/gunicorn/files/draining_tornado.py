@@ -51,6 +51,10 @@ class _Server(HTTPServer):
     def start_request(self, server_conn: object, request_conn: Any) -> httputil.HTTPMessageDelegate:
         # Tornado asks for the next request once the one before is wholly answered.
         self.busy.discard(server_conn)
+        # It would believe anybody: its trusted_downstream says whom to skip in X-Forwarded-For, not
+        # whom to take it from.
+        peer = request_conn.context.address
+        self.xheaders = isinstance(peer, tuple) and peer[0] in self.worker.cfg.forwarded_allow_ips
         return _Request(super().start_request(server_conn, request_conn), self.busy, server_conn)
 
     def on_close(self, server_conn: object) -> None:
@@ -77,7 +81,6 @@ class DrainingTornadoWorker(TornadoWorker):
         self._watch_websockets()
         self.server = _Server(
             self.wsgi,
-            xheaders=True,
             idle_connection_timeout=self.cfg.keepalive,
             body_timeout=self.cfg.timeout,
         )

@@ -81,6 +81,7 @@ DESCRIPTION = {
     "boot_timeout": {"type": "int", "required": True},
     "watch_seconds": {"type": "int", "required": True},
     "socket_unit": {"required": True},
+    "clients": {"type": "list", "elements": "str", "required": True},
     "slot_unit": {"required": True},
     "config": {"required": True},
     "worker": {"required": True},

@@ -8,6 +8,7 @@ import difflib
 import grp
 import hashlib
 import http.client
+import ipaddress
 import json
 import os
 import pwd
@@ -26,6 +27,7 @@ CONFIG = Path("/etc/paddock")
 HISTORY = Path("/var/lib/paddock/history.jsonl")
 HISTORY_BYTES = 1 << 20
 UNITS = Path("/etc/systemd/system")
+PROPERTIES = Path("/etc/systemd/system.control")
 RUNTIME_UNITS = Path("/run/systemd/system")
 PACKAGED_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 # By this the role knows the users it made.
@@ -61,6 +63,7 @@ class Unit(NamedTuple):
     state: str
     status: str
     reload_pending: bool
+    clients: frozenset[str]
 
     @property
     def up(self) -> bool:
@@ -199,6 +202,7 @@ class App:
         self.health_path, self.boot_timeout = wanted["health_path"], wanted["boot_timeout"]
         self.watch_seconds = wanted["watch_seconds"]
         self.socket_text, self.slot_text = wanted["socket_unit"], wanted["slot_unit"]
+        self.clients = _networks(wanted["clients"])
         about = {key: wanted[key] for key in ("release", "release_dir", "health_path", "boot_timeout")}
         self.files = {
             "gunicorn.conf.py": wanted["config"],
@@ -298,14 +302,17 @@ class App:
         keys = [self.socket, *SLOTS, PREFLIGHT]
         said = self.systemctl(
             "show",
-            "--property=ActiveState,StatusText,NeedDaemonReload",
+            "--property=ActiveState,StatusText,NeedDaemonReload,IPAddressAllow,IPAddressDeny",
             *(key if key == self.socket else self.unit(key) for key in keys),
         )
         units = {}
         for key, block in zip(keys, said.split("\n\n"), strict=True):
             values = dict(line.partition("=")[::2] for line in block.splitlines())
             units[key] = Unit(
-                values["ActiveState"], values.get("StatusText", ""), values["NeedDaemonReload"] == "yes"
+                state=values["ActiveState"],
+                status=values.get("StatusText", ""),
+                reload_pending=values["NeedDaemonReload"] == "yes",
+                clients=frozenset(values["IPAddressAllow"].split() if values["IPAddressDeny"] else ()),
             )
         return units
 
@@ -354,6 +361,8 @@ class App:
             faults.append(f"{self.unit(other)} is {units[other].state}, or would be started at boot")
         if units[PREFLIGHT].up or any(path.exists() for path in self.preflight_leaves()):
             faults.append(f"{self.unit(PREFLIGHT)} was left behind")
+        if units[self.socket].clients != self.clients:
+            faults.append(f"{self.socket} lets in {', '.join(sorted(units[self.socket].clients)) or 'all'}")
         if any(units[key].reload_pending for key in (self.socket, slot)):
             faults.append("systemd has not read its units again")
         return faults
@@ -482,6 +491,15 @@ class App:
         except Unproven as problem:
             raise Unproven(f"{problem}\nLast lines of its log:\n{self.log(*units)}") from problem
 
+    def admit(self, clients: frozenset[str]) -> None:
+        """Let only these networks connect; all, if there are none. The socket goes on listening.
+
+        A drop-in would take effect when the socket is next opened only. Of a socket that is passed on,
+        its own list counts, not that of the service.
+        """
+        denied = ["IPAddressDeny=any", f"IPAddressAllow={' '.join(sorted(clients))}"] if clients else []
+        self.systemctl("set-property", self.socket, "IPAddressDeny=", "IPAddressAllow=", *denied)
+
     def preflight_leaves(self) -> list[Path]:
         """Unit and folders of the preflight slot."""
         return [RUNTIME_UNITS / self.unit(PREFLIGHT), self.drop_ins(PREFLIGHT), self.config_dir / PREFLIGHT]
@@ -566,15 +584,18 @@ class App:
         slot = next((slot for slot in SLOTS if not self.slot_faults(slot, units)), None)
         if slot is None and self.enabled_slot() and not self.proven_file.there():
             self.preflight()
-        socket_before = _read(self.socket_file.path)
+        socket_before, clients_before = _read(self.socket_file.path), units[self.socket].clients
         if not self.socket_file.there() or units[self.socket].state != "active":
             # A socket cannot change its address while it listens, nor start while its slot runs.
             self.stop_all()
             self.socket_file.write()
+            self.systemctl("daemon-reload")
             units, slot = self.units(), None
+        if units[self.socket].clients != self.clients:
+            self.admit(self.clients)
         if slot is None:
             slot = self.take_over(units)
-        self.remember(run, before, slot, socket_before)
+        self.remember(run, before, slot, socket_before, clients_before)
         self.keep(slot).write()
         # Before the other one stops: from here on the release may not be pruned.
         self.marks.good(self.release_dir.name)
@@ -582,13 +603,16 @@ class App:
         self.systemctl("stop", self.unit(other_than(slot)), check=False)
         return slot
 
-    def remember(self, run: str, before: Serving | None, slot: str, socket_unit: str) -> None:
+    def remember(
+        self, run: str, before: Serving | None, slot: str, socket_unit: str, clients: frozenset[str]
+    ) -> None:
         """Note what served before this run, for `give_back`."""
         known = self.last_switch()
         if known.get("run") == run and known["slot"] != slot:
             return  # it goes on with what a killed run began
-        record = {"run": run, "slot": None, "release": None, "socket_unit": socket_unit}
-        if before and before.slot != slot:
+        record = {"run": run, "slot": None, "release": None}
+        record |= {"socket_unit": socket_unit, "clients": sorted(clients)}
+        if before:
             record |= before._asdict()
         File(self.switch, json.dumps(record, indent=1) + "\n", 0o600).write()
 
@@ -617,19 +641,22 @@ class App:
         if record["slot"] is None:
             self.remove()
         else:
-            self.resume(record["slot"], record["socket_unit"], units)
+            self.resume(record, units)
             kept = self.release_dir.name
             self.switch.unlink()
         if tried and name != kept:
             self.marks.bad(name, reason)
         return tried
 
-    def resume(self, slot: str, socket_unit: str, units: dict[str, Unit]) -> None:
+    def resume(self, record: dict[str, Any], units: dict[str, Unit]) -> None:
         """Let a slot that has served before serve again; raises Unproven."""
         self.sweep()
+        slot = record["slot"]
         self.describe_as(slot)
         other = other_than(slot)
-        socket_file = File(UNITS / self.socket, socket_unit)
+        if units[self.socket].clients != frozenset(record["clients"]):
+            self.admit(frozenset(record["clients"]))
+        socket_file = File(UNITS / self.socket, record["socket_unit"])
         if not socket_file.there():
             self.stop_all()
             socket_file.write()
@@ -660,6 +687,7 @@ class App:
         for unit in (self.socket, *map(self.unit, SLOTS)):
             (UNITS / unit).unlink(missing_ok=True)
             shutil.rmtree(UNITS / f"{unit}.d", ignore_errors=True)
+        shutil.rmtree(PROPERTIES / f"{self.socket}.d", ignore_errors=True)
         self.systemctl("daemon-reload")
         # Last: by this folder the next run knows that there is something to remove.
         shutil.rmtree(self.config_dir, ignore_errors=True)
@@ -668,6 +696,12 @@ class App:
 def other_than(slot: str | None) -> str:
     """The other slot; blue where there is none yet."""
     return "green" if slot == "blue" else "blue"
+
+
+def _networks(addresses: list[str]) -> frozenset[str]:
+    """Addresses as systemd shows them, loopback with them; nothing for nothing."""
+    given = [*addresses, "127.0.0.0/8", "::1"] if addresses else []
+    return frozenset(str(ipaddress.ip_network(address)) for address in given)
 
 
 def _read(path: Path) -> str:

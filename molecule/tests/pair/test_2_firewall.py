@@ -1,0 +1,153 @@
+"""Backends answer only the balancers; a balancer gives one client no more than its share."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .conftest import BACKENDS, BALANCERS, NODES, VIRTUAL
+
+PORTS = (8080, 8081)
+# One line for each connection: what became of it.
+CONNECT = """
+import socket, sys
+host, port = sys.argv[1:]
+try:
+    socket.create_connection((host, int(port)), timeout=5).close()
+    print("connected")
+except OSError as error:
+    print(type(error).__name__)
+"""
+# Connections that send nothing, for some seconds; says how many came about.
+HOLD = """
+import socket, sys, time
+held = []
+for _ in range(int(sys.argv[2])):
+    try:
+        held.append(socket.create_connection((sys.argv[1], 80), timeout=5))
+    except ConnectionRefusedError:
+        pass
+print(len(held))
+time.sleep(3)
+"""
+
+
+def connect(fleet: Any, node: str, host: str, port: int) -> str:
+    """Connect from a node to a port; says what came of it."""
+    return fleet.sh(node, f"python3 -c '{CONNECT}' {host} {port}")
+
+
+def link_local(fleet: Any, node: str) -> str:
+    """An IPv6 address of a node, as its neighbours write it."""
+    address = fleet.sh(node, "ip -6 -brief address show dev eth0 scope link").split()[2]
+    return f"{address.partition('/')[0]}%eth0"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("port", PORTS)
+def test_strangers_are_refused(fleet: Any, backend: str, port: int) -> None:
+    """At once, by either protocol; SSH is not touched, nor is the way of the balancers."""
+    four, six = NODES[backend]["fleet_address"], link_local(fleet, backend)
+    assert connect(fleet, "client", four, port) == "ConnectionRefusedError"
+    assert connect(fleet, "client", six, port) == "ConnectionRefusedError"
+    assert connect(fleet, "client", four, 22) == connect(fleet, "client", six, 22) == "connected"
+    assert {connect(fleet, balancer, four, port) for balancer in BALANCERS} == {"connected"}
+    assert connect(fleet, backend, "127.0.0.1", port) == "connected"
+
+
+def test_one_client_takes_too_much(fleet: Any) -> None:
+    """Of 250 connections that one address opens, 200 come about; others notice nothing."""
+    fleet.settled()
+    with fleet.probed() as probe:
+        held = int(fleet.sh("app2", f"python3 -c '{HOLD}' {VIRTUAL} 250"))
+    assert held == 200
+    assert probe.content["verdict"] == "pass", probe.text
+    # Those that are gone count no more.
+    assert int(fleet.sh("app2", f"python3 -c '{HOLD}' {VIRTUAL} 150")) == 150
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "nft flush ruleset",
+        "nft insert rule inet paddock apps accept",
+        "systemctl disable --now --quiet paddock-firewall",
+    ],
+)
+def test_rules_are_repaired(fleet: Any, harm: str) -> None:
+    """What is in the kernel decides, not what a file says; the administrator's rules are his."""
+    fleet.sh("app1", harm)
+    fleet.sh("app1", "nft add table inet admin; nft add chain inet admin kept")
+    assert connect(fleet, "client", NODES["app1"]["fleet_address"], 8080) != "ConnectionRefusedError"
+    run = fleet.run("playbooks/backends.yml", "--tags", "firewall", "--limit", "app1")
+    assert (run.rc, run.changed) == (0, 1), run.output
+    assert connect(fleet, "client", NODES["app1"]["fleet_address"], 8080) == "ConnectionRefusedError"
+    assert "chain kept" in fleet.sh("app1", "nft list table inet admin; nft delete table inet admin")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_socket_alone(fleet: Any, backend: str) -> None:
+    """Without the table, the list of the app's own socket keeps strangers out; the balancers pass."""
+    four = NODES[backend]["fleet_address"]
+    fleet.sh(backend, "nft delete table inet paddock")
+    try:
+        assert [connect(fleet, "client", four, port) for port in PORTS] == ["TimeoutError"] * 2
+        assert {connect(fleet, balancer, four, port) for balancer in BALANCERS for port in PORTS} == {
+            "connected"
+        }
+    finally:
+        fleet.sh(backend, "systemctl reload paddock-firewall")
+
+
+def test_a_list_that_changes(fleet: Any) -> None:
+    """The sockets of the apps go on listening when the balancers become others."""
+    inodes = (
+        "ss --listening --tcp --numeric --extended 'sport = :8080 or sport = :8081' | grep -o 'ino:[0-9]*'"
+    )
+    client, app1 = NODES["client"]["fleet_address"], NODES["app1"]["fleet_address"]
+    before = {node: fleet.sh(node, inodes) for node in BACKENDS}
+    sources = {"fleet_sources": ["{{ fleet_address }}", client]}
+    with fleet.probed() as probe:
+        run = fleet.run("playbooks/backends.yml", "-e", json.dumps(sources))
+        assert run.rc == 0, run.output
+        assert {connect(fleet, "client", app1, port) for port in PORTS} == {"connected"}
+        assert fleet.run("playbooks/backends.yml").rc == 0
+    assert connect(fleet, "client", app1, 8080) == "ConnectionRefusedError"
+    assert {node: fleet.sh(node, inodes) for node in BACKENDS} == before
+    assert probe.content["verdict"] == "pass", probe.text
+
+
+def test_rules_outlive_the_administrators(fleet: Any) -> None:
+    """Debian's nftables.service begins with a flush of all there is; ours are loaded after it."""
+    fleet.sh("app2", "systemctl start nftables; systemctl restart paddock-firewall")
+    for command in ("reload", "restart"):
+        fleet.sh("app2", f"systemctl {command} nftables")
+        assert connect(fleet, "client", NODES["app2"]["fleet_address"], 8080) == "ConnectionRefusedError"
+    fleet.sh("app2", "systemctl stop nftables; systemctl start paddock-firewall")
+
+
+def test_a_balancer_from_elsewhere(fleet: Any) -> None:
+    """Where the rules would shut out a balancer, the first backend is opened again and the run stops."""
+    run = fleet.run("playbooks/backends.yml", "-e", '{"firewall_app_clients": ["192.0.2.1"]}')
+    assert run.rc != 0
+    assert "is not confirmed by" in run.output, run.output
+    assert connect(fleet, "lb1", NODES["app1"]["fleet_address"], 8080) == "connected"
+    assert connect(fleet, "lb1", NODES["app2"]["fleet_address"], 8080) == "connected"
+    assert fleet.get() == 200
+    assert fleet.run("playbooks/backends.yml").rc == 0
+
+
+def test_it_can_be_turned_off(fleet: Any) -> None:
+    """The table goes, its unit and its file too, and comes again."""
+    run = fleet.run("site.yml", "-e", "firewall_enabled=false", "--tags", "firewall")
+    assert run.rc == 0, run.output
+    for node in (*BALANCERS, *BACKENDS):
+        assert fleet.sh(node, "nft list tables") == ""
+        assert fleet.sh(node, "systemctl is-enabled paddock-firewall", check=False) in ("", "not-found")
+    assert connect(fleet, "client", NODES["app1"]["fleet_address"], 8080) != "ConnectionRefusedError"
+    again = fleet.run("site.yml", "-e", "firewall_enabled=false", "--tags", "firewall")
+    assert (again.rc, again.changed) == (0, 0), again.output
+    assert fleet.run("site.yml", "--tags", "firewall").rc == 0
+    assert connect(fleet, "client", NODES["app1"]["fleet_address"], 8080) == "ConnectionRefusedError"
