@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=".svg or .png (%(default)s)",
     )
+    add("--history", type=Path, metavar="FILE", help="each request there is, a line of JSON each")
     add("--quiet", action="store_true", help="no progress")
     return parser
 
@@ -144,6 +145,10 @@ def _write(judgement: Judgement, options: argparse.Namespace) -> None:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(as_json(judgement), indent=1) + "\n")
     draw(judgement, options.picture)
+    if options.history:
+        options.history.parent.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps(record._asdict()) for record in judgement.run.records)
+        options.history.write_text("".join(f"{line}\n" for line in lines))
 
 
 async def _probe(options: argparse.Namespace, command: tuple[str, ...]) -> Run:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .ledger import Balance, balance
+from .load import CLIENTS, turn
 from .records import UNKNOWN, Record, Run
 
 GATING = ("new", "keepalive", "slow")
@@ -151,10 +152,8 @@ def judge(run: Run, max_added_latency: float | None = None) -> Judgement:
 
 
 def _classes(run: Run) -> list[Class]:
-    names = ["new", "keepalive", "raw"]
-    planned = {name: len(range(index, run.planned, 3)) for index, name in enumerate(names)}
-    if run.slow:
-        names.append("slow")
+    planned = Counter(turn(number) for number in range(run.planned))
+    names = [*CLIENTS, *(["slow"] if run.slow else [])]
     return [
         Class(
             name=name,

@@ -18,6 +18,12 @@ from .websocket import Echo
 POST_EVERY = 5  # one request in so many
 GRACE = 1.0  # seconds after the end in which requests that are due may still be sent
 PROGRESS = 5.0  # seconds
+CLIENTS = ("new", "keepalive", "raw")
+
+
+def turn(number: int) -> str:
+    """The client whose turn it is: in another order each time, for a balancer takes turns as well."""
+    return CLIENTS[(number + number // len(CLIENTS)) % len(CLIENTS)]
 
 
 class Plan(NamedTuple):
@@ -112,7 +118,6 @@ class Load:
 
     async def _send(self) -> None:
         """Start each request when it is due, until the end, and wait for all."""
-        names = list(self.clients)
         async with asyncio.TaskGroup() as group:
             while self.end is None or (self.sent < self._due(self.end) and self.now() < self.end + GRACE):
                 due = self.sent / self.plan.rate
@@ -123,7 +128,7 @@ class Load:
                         continue
                 elif self.sent % 20 == 0:
                     await asyncio.sleep(0)  # far behind, let others have a turn
-                name = names[self.sent % len(names)]
+                name = turn(self.sent)
                 post = bool(self.plan.post) and self.sent % POST_EVERY == POST_EVERY - 1
                 group.create_task(self._one(name, self.clients[name], due, self.sent if post else None))
                 self.sent += 1

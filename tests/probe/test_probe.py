@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 from probe.cli import main  # noqa: E402
 from probe.client import Client, ClosedEarly, Target  # noqa: E402
 from probe.judge import judge  # noqa: E402
+from probe.load import turn  # noqa: E402
 from probe.records import Command, LedgerLog, Record, Run  # noqa: E402
 
 
@@ -62,9 +63,18 @@ def last(result: Result) -> str:
     return result.out.splitlines()[-1]
 
 
+def test_clients_and_backends_take_other_turns() -> None:
+    """Where a balancer takes turns as well, each client still meets each backend, and with each method."""
+    for backends in (2, 3, 4, 5, 6):
+        met = {(turn(number), number % backends, number % 5 == 4) for number in range(600)}
+        methods = 1 if backends == 5 else 2  # then one backend has all the POSTs
+        assert len(met) == 3 * backends * methods, backends
+
+
 def test_a_sound_server_passes(probe: Probe) -> None:
     """All is sent, counted, written and drawn."""
-    result = probe(slow="/slow", ws="/ws")
+    history = probe.folder / "history.jsonl"
+    result = probe(slow="/slow", ws="/ws", history=str(history))
     assert result.rc == 0, result.out + result.err
     slow = next(kind["sent"] for kind in result.json["classes"] if kind["name"] == "slow")
     assert last(result) == f"PASS: 0 of {60 + slow} requests failed"
@@ -76,6 +86,9 @@ def test_a_sound_server_passes(probe: Probe) -> None:
     assert sum(count for second in seconds for count in second["ok"]["r1"].values()) == 60
     assert result.picture.read_text().lstrip().startswith("<?xml")
     assert result.picture.stat().st_size < 200_000
+    records = [json.loads(line) for line in history.read_text().splitlines()]
+    assert len(records) == 60 + slow
+    assert {record["error"] for record in records} == {""}
 
 
 def test_a_failure_is_told(probe: Probe, server: Any) -> None:
