@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from .conftest import BACKENDS, FULL
+from fleet import BACKENDS, FULL
 
 
 def test_rolling_releases(fleet: Any) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-from .conftest import BACKENDS, FULL, ROOT
+from fleet import BACKENDS, FULL, ROOT
 
 READY = '@app.get("/readyz")'
 
