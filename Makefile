@@ -25,6 +25,9 @@ test: .venv/done ## Linters, unit tests, rendering, and Molecule on real nodes
 test-all: .venv/done ## The same, and every row of the fault matrix (an hour)
 	@PADDOCK_FULL=1 tools/run_tests.py
 
+faults: .venv/done ## Every row of the fault matrix, and docs/faults.md anew (half an hour)
+	@PADDOCK_FULL=1 tools/run_tests.py molecule-faults && cp build/faults.md docs/
+
 security: .venv/done ## How closed the demo is; SECURITY='-i inventory/production.yml' asks another fleet
 	@ansible-playbook playbooks/security.yml $(SECURITY)
 
@@ -40,4 +43,4 @@ docs: .venv/done ## Write docs/settings.md from the schema and the roles
 .venv/done: requirements.txt tools/venv.sh
 	@tools/venv.sh
 
-.PHONY: help demo probe demo-down test test-all security bench lock docs
+.PHONY: help demo probe demo-down test test-all faults security bench lock docs
