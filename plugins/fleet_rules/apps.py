@@ -19,7 +19,7 @@ App = dict[str, Any]
 RESERVED_NAMES = {
     "apt", "backup", "bin", "cron", "daemon", "dbus", "games", "irc", "keepalived", "list", "lp",
     "mail", "man", "messagebus", "networking", "news", "nftables", "nginx", "nobody", "polkit",
-    "proxy", "root", "rsyslog", "ssh", "sshd", "sync", "sys", "systemd", "uucp", "www-data",
+    "proxy", "root", "rotation", "rsyslog", "ssh", "sshd", "sync", "sys", "systemd", "uucp", "www-data",
 }
 # fmt: on
 
