@@ -196,6 +196,20 @@ def test_half(size: int, by_hand: int, out: int) -> None:
     assert not found & set(hand)
 
 
+@pytest.mark.parametrize(("fault", "leave"), [("slow", 0), ("dead", 1)])
+def test_a_load_for_all(fault: str, leave: int) -> None:
+    """Where most are slow nobody leaves, for the others would have to carry more; the dead do leave."""
+    pool = HEALTH.Pool("abc", misses=2, hits=2)
+    says = HEALTH.Fault("does not answer", silent=True, slow=fault == "slow")
+    for backend in "ab":
+        for moment in (1.0, 2.0):
+            pool.observe(backend, says, moment)
+    pool.observe("c", None, 2.0)
+    assert len(pool.verdict((), (), 2.0)) == leave
+    pool.observe("b", None, 3.0)
+    assert pool.verdict((), (), 3.0) == {"a"}
+
+
 def test_the_longest_ill_leave_first() -> None:
     """And one who recovers makes room for the next."""
     members = pool("a", "b", "c", "d", "e")

@@ -32,6 +32,8 @@ RELOADS_BEFORE_SLOWER = 5
 SECONDS_AFTER_A_FAILURE = 5.0
 # A name is asked for anew, like Nginx does at each load. A dead DNS changes nothing.
 SECONDS_BETWEEN_LOOKUPS = 60.0
+# One that was only busy finishes what it has, once it gets no more.
+SLOW_ANSWERS_UNTIL_CUT = 2
 # Each return within so many seconds doubles the good answers that the next one takes; a handful of reloads
 # doubles the time between them.
 DAMPING = 60.0
@@ -47,6 +49,7 @@ class Fault(NamedTuple):
 
     says: str
     silent: bool = False  # connections to it may hang
+    slow: bool = False  # it takes connections, so it may be busy rather than dead
 
 
 WELL = Fault("answers 200")
@@ -119,12 +122,20 @@ class Pool:
             now: When.
 
         Returns:
-            Never more than half of the pool, those out by hand included, unless so many are already.
+            Never more than half of the pool, those out by hand included, unless so many are already; and
+            nobody for being slow while more than half of the pool is unwell.
         """
         here, hand = self.members.keys(), self.members.keys() & set(by_hand)
         stay = {one for one in here & set(out) if self.members[one].hits < self.hits_to_return(one, now)}
         room = max(len(here) // 2 - len(stay | hand), 0)
-        return stay | set([one for one in self.sick() if one not in stay | hand][:room])
+        # Where most are slow, the load is the illness, and fewer backends no cure.
+        busy = 2 * sum(member.misses > 0 for member in self.members.values()) > len(here)
+        leaving = [
+            one
+            for one in self.sick()
+            if one not in stay | hand and not (busy and self.members[one].fault.slow)
+        ]
+        return stay | set(leaving[:room])
 
     def returned(self, backend: str, now: float) -> None:
         """Remember that one has come back."""
@@ -147,6 +158,7 @@ class Target:
         path: Path of its health.
         host: The Host header that the app knows.
         ip: The address that is asked; empty while a name is not known.
+        slow: For how many answers it has been out and slow.
     """
 
     app: str
@@ -156,6 +168,7 @@ class Target:
     path: str
     host: str
     ip: str = ""
+    slow: int = 0
 
     def __post_init__(self) -> None:
         with contextlib.suppress(ValueError):
@@ -184,7 +197,7 @@ class Target:
         except TimeoutError:
             if time.monotonic() - began > seconds + LATE:
                 return UNKNOWN
-            return Fault(f"does not answer within {seconds:g} s", silent=True)
+            return Fault(f"does not answer within {seconds:g} s", silent=True, slow=writer is not None)
         except OSError as error:
             return Fault(f"cannot be asked ({os.strerror(error.errno or 0)})", silent=True)
         except ValueError:  # a line without an end
@@ -276,7 +289,8 @@ class Health:
                     else:
                         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
                         out[backend] = {"why": f"it {fault.says}", "since": since}
-                        self.silent += [self.targets[app, backend]] if fault.silent else []
+                        if fault.silent and not fault.slow:
+                            self.silent.append(self.targets[app, backend])
                         say(f"{app} on {backend} is out: it {fault.says}", 4)
                 self.lament(app, wanted | hand.keys())
             if self.unsure:
@@ -293,7 +307,7 @@ class Health:
         sick = {backend for backend in pool.sick() if backend not in out}
         for backend in sorted(sick):
             if (app, backend) not in self.kept_in:
-                limit = f"of {len(pool.members)} no more than {len(pool.members) // 2} may be out"
+                limit = f"of {len(pool.members)} at most {len(pool.members) // 2} may be out, and none for a load of all"
                 say(
                     f"{app} on {backend} stays in, although it {pool.members[backend].fault.says}: {limit}", 4
                 )
@@ -310,8 +324,12 @@ class Health:
                 fault = await target.ask(self.timeout)
                 if fault is not UNKNOWN:
                     pool.observe(name, fault, time.monotonic())
-                    if (name in self.out[target.app]) != (fault is not None):
+                    out = name in self.out[target.app]
+                    if out != (fault is not None):
                         self.news.set()
+                    target.slow = target.slow + 1 if out and fault and fault.slow else 0
+                    if target.slow == SLOW_ANSWERS_UNTIL_CUT:
+                        await asyncio.to_thread(free, target)
             await asyncio.sleep(max(began + self.interval - time.monotonic(), 0.05))
 
     async def decide(self) -> None:
