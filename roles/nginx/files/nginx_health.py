@@ -307,10 +307,9 @@ class Health:
         sick = {backend for backend in pool.sick() if backend not in out}
         for backend in sorted(sick):
             if (app, backend) not in self.kept_in:
-                limit = f"of {len(pool.members)} at most {len(pool.members) // 2} may be out, and none for a load of all"
-                say(
-                    f"{app} on {backend} stays in, although it {pool.members[backend].fault.says}: {limit}", 4
-                )
+                size = len(pool.members)
+                says = f"{app} on {backend} stays in, although it {pool.members[backend].fault.says}:"
+                say(f"{says} of {size} no more than {size // 2} may be out, and none if most are slow", 4)
         self.kept_in = {ill for ill in self.kept_in if ill[0] != app} | {(app, backend) for backend in sick}
 
     async def watch(self, target: Target) -> None:
