@@ -37,7 +37,8 @@ class Watched:
 
     def play(self, playbook: str = "molecule/nginx/converge.yml", *options: str, **variables: object) -> Run:
         """Run a playbook; without one, the role."""
-        variables = {"apps": [APP], "nginx_backends": NAMES, "nginx_health_interval": 0.3, **variables}
+        fleet = {"apps": [APP], "nginx_backends": NAMES, "nginx_health_checks": True}
+        variables = {**fleet, "nginx_health_interval": 0.3, **variables}
         return self.balancer.play(ROOT / playbook, f"--inventory={self.inventory}", *options, **variables)
 
     def sh(self, command: str) -> str:
