@@ -28,6 +28,9 @@ test-all: .venv/done ## The same, and every row of the fault matrix (an hour)
 faults: .venv/done ## Every row of the fault matrix, and docs/faults.md anew (half an hour)
 	@PADDOCK_FULL=1 tools/run_tests.py molecule-faults && cp build/faults.md docs/
 
+failover: .venv/done ## How long nobody answers when a balancer dies in each of five ways (ten minutes)
+	@PADDOCK_FULL=1 tools/run_tests.py molecule-pair; grep "no answer for" build/molecule-pair.log
+
 security: .venv/done ## How closed the demo is; SECURITY='-i inventory/production.yml' asks another fleet
 	@ansible-playbook playbooks/security.yml $(SECURITY)
 
@@ -43,4 +46,4 @@ docs: .venv/done ## Write docs/settings.md from the schema and the roles
 .venv/done: requirements.txt tools/venv.sh
 	@tools/venv.sh
 
-.PHONY: help demo probe demo-down test test-all faults security bench lock docs
+.PHONY: help demo probe demo-down test test-all faults failover security bench lock docs
