@@ -161,7 +161,7 @@ class Balancer:
             # Not all children: those that look after the cache come and go.
             workers=self.host.check_output(
                 "for pid in $(cat /proc/$(cat /run/nginx.pid)/task/*/children);"
-                " do grep -la 'worker process' /proc/$pid/cmdline; done"
+                " do grep -la 'worker process' /proc/$pid/cmdline; done; true"
             ),
         )
 
