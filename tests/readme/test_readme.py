@@ -5,6 +5,7 @@ The copy's demo has names, addresses and a port of its own, so that it meets no 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -31,7 +32,7 @@ OURS = {
     },
     "Makefile": {"start demo": "start readme", "down demo": "down readme", "8088": PORT},
     "tools/show_demo.py": {"8088": PORT},
-    "README.md": {"10.77.0.": NETWORK, "8088": PORT},
+    "README.md": {"10.77.0.": NETWORK, "8088": PORT, "8443": TLS_PORT},
 }
 # Nobody has these machines: the fleet is only listed.
 NOT_OURS = re.compile(r"^(ansible-playbook -i inventory/(?:production|single)\.yml site\.yml)$", re.MULTILINE)
@@ -53,9 +54,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
     (copy / ".venv").symlink_to(ROOT / ".venv")
+    # What the test bed calls the nodes of this copy.
+    nodes = f"paddock-readme-{hashlib.sha256(str(copy.resolve()).encode()).hexdigest()[:4]}-"
     for name, changes in OURS.items():
         text = (copy / name).read_text()
-        for old, new in changes.items():
+        more = {"paddock-demo-": nodes} if name == "README.md" else {}
+        for old, new in (changes | more).items():
             assert old in text
             text = text.replace(old, new)
         (copy / name).write_text(text)
@@ -109,8 +113,11 @@ def test_every_command(checkout: Path) -> None:
             [
                 "python3",
                 "-c",
-                f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{PORT}/').read())",
+                "import ssl, urllib.request as u;"
+                " trust = ssl.create_default_context(cafile='build/authority.pem');"
+                f" print(u.urlopen('http://127.0.0.1:{PORT}/', context=trust).read())",
             ],
+            cwd=checkout,
             capture_output=True,
             text=True,
             check=True,
