@@ -30,7 +30,6 @@ SLOT = (
     "main=$(systemctl show --property=MainPID --value $slot); "
     "workers=$(cat /proc/$main/task/$main/children); "
 )
-# In one command, systemd would end the slot first, and drop what the socket takes in until then.
 STOP = f"{SLOT} echo $slot >/run/fault; systemctl stop requestme.socket; systemctl stop $slot"
 START = "systemctl start requestme.socket $(cat /run/fault)"
 WELL = "python3 -c 'import urllib.request as r; r.urlopen(\"http://127.0.0.1:8080/readyz\")' 2>/dev/null"
