@@ -50,7 +50,8 @@ def plain(node):
     if isinstance(node, list):
         return [plain(item) for item in node]
     if isinstance(node, dict):
-        unlike = {"handle", "metainfo"} | ({"elem"} if "dynamic" in node.get("flags", ()) else set())
+        # Only sets that fill themselves have a size; nft 1.0 does not list their flag.
+        unlike = {"handle", "metainfo"} | ({"elem"} if "size" in node else set())
         return {key: plain(value) for key, value in node.items() if key not in unlike}
     return node
 
