@@ -97,10 +97,10 @@ def test_a_stranger_cannot_take_it(fleet: Any) -> None:
         source, target = NODES["client"]["fleet_address"], NODES[holder]["fleet_address"]
         fleet.sh("client", f"python3 -c '{ADVERTISE}' {source} {target} {VIRTUAL}")
         time.sleep(1)
-        assert fleet.holders() == [holder]
-        assert "Entering" not in fleet.sh(
-            holder, f"journalctl -u keepalived -o cat --since @{began} | grep Entering", check=False
-        )
+        # The address may move for other reasons on a busy machine; this one would be told.
+        said = fleet.sh(holder, f"journalctl -u keepalived -o cat --since @{began}")
+        assert "higher priority 254" not in said
+        assert "not a unicast peer" in said
         fleet.sh(holder, "systemctl restart keepalived")  # hands over
 
 
