@@ -157,7 +157,7 @@ def test_around_a_command(probe: Probe) -> None:
     assert "hello" in result.out
     before, during, after = result.json["phases"]
     assert (before["name"], during["name"], after["name"]) == ("before", "during", "after")
-    assert during["requests"] >= 20
+    assert during["requests"] >= 10
 
 
 @pytest.mark.parametrize(
