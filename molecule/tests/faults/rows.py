@@ -80,7 +80,10 @@ class Row:
         slack = 1 if FULL else 3
         times = {name: limit * slack for name, limit in self.expected.items() if name.split()[-1] == "s"}
         ratios = {name: limit * slack for name, limit in self.expected.items() if "ratio" in name}
-        return {**self.expected, **times, **ratios, "POST twice": 0, "POST lost": 0}
+        # A backend that is late for its health on a busy machine loses what it has in hand.
+        late = {} if FULL else {"POST failed": self.expected.get("POST failed", 99) + 2, "not 504": 10}
+        late = {name: limit for name, limit in late.items() if name in self.expected}
+        return {**self.expected, **times, **ratios, **late, "POST twice": 0, "POST lost": 0}
 
 
 CLEAN = {"GET failed": 0, "POST failed": 0}
