@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from typing import Any
 
@@ -41,6 +42,62 @@ def test_stopped_socket_stops_the_app(node: Any) -> None:
         node.http(8080)
     node.sh("systemctl start echo.socket")
     assert node.http(8080).status == 200
+
+
+# Each request on a connection of its own. Refused is what a balancer may send elsewhere, whatever it is.
+CLIENTS = """
+import http.client, json, sys, threading, time
+
+found = {"answered": 0, "refused": 0, "lost": 0}
+
+def ask():
+    client = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=9)
+    try:
+        client.connect()
+    except ConnectionRefusedError:
+        return "refused"
+    try:
+        client.request("POST", "/", body="x")
+        client.getresponse().read()
+        return "answered"
+    except (OSError, http.client.HTTPException):
+        return "lost"
+    finally:
+        client.close()
+
+def work():
+    while time.monotonic() < end:
+        found[ask()] += 1
+        time.sleep(0.02)
+
+end = time.monotonic() + 5
+clients = [threading.Thread(target=work) for _ in range(4)]
+for client in clients:
+    client.start()
+for client in clients:
+    client.join()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("app", PORTS)
+def test_a_stop_refuses_clients_at_once(node: Any, call: Any, until: Any, app: str) -> None:
+    """The slot still finishes what it has; none sends a request into a port that nobody reads any more."""
+    port, what = PORTS[app], f"{app}-{node.slot(app).color}.service"
+    node.sh(f"cat >/run/clients.py <<'END'\n{CLIENTS}\nEND")
+    established = f"ss -Htn state established 'sport = :{port}' | wc -l"
+    with call(lambda: node.http(port, "/sleep?seconds=4")) as slow:
+        until(lambda: int(node.sh(established)) > 0, "it is under way")
+        with call(lambda: node.sh(f"python3 /run/clients.py {port}")) as clients:
+            until(lambda: int(node.sh(established)) > 1, "clients ask")
+            node.sh(f"systemctl stop --no-block {app}.socket; sleep 1.5")
+            assert node.sh(f"systemctl is-active {what}", check=False) == "deactivating"
+    node.sh(f"systemctl start {app}.socket")
+    assert node.http(port).status == 200
+    assert slow.outcome.status == 200
+    found = json.loads(clients.outcome)
+    # One may come in the moment between the last look and the end.
+    assert found["answered"] > 9 and found["refused"] > 99 and found["lost"] <= 1, found
 
 
 def test_reboot(nodes: list[Any], fleet: Any, reboot: Any) -> None:
