@@ -34,6 +34,8 @@ SECONDS_AFTER_A_FAILURE = 5.0
 SECONDS_BETWEEN_LOOKUPS = 60.0
 # One that was only busy finishes what it has, once it gets no more.
 SLOW_ANSWERS_UNTIL_CUT = 3
+# A worker of it whose threads are all busy keeps what it accepts, while the others have time.
+QUESTIONS_TO_A_SLOW_ONE = 3
 # Each return within so many seconds doubles the good answers that the next one takes; a handful of reloads
 # doubles the time between them.
 DAMPING = 60.0
@@ -174,15 +176,20 @@ class Target:
         with contextlib.suppress(ValueError):
             self.ip = str(ipaddress.ip_address(self.address))
 
-    async def ask(self, seconds: float) -> Fault | None:
-        """Ask once.
+    async def ask(self, seconds: float, questions: int = 1) -> Fault | None:
+        """Ask it.
 
         Args:
-            seconds: How long the whole answer may take.
+            seconds: How long a whole answer may take.
+            questions: How often at the same time.
 
         Returns:
-            What is wrong; None if nothing is.
+            What is wrong; None if one answer is good.
         """
+        answers = await asyncio.gather(*(self._ask(seconds) for _ in range(questions)))
+        return None if None in answers else answers[0]
+
+    async def _ask(self, seconds: float) -> Fault | None:
         began, writer = time.monotonic(), None
         try:
             async with asyncio.timeout(seconds):
@@ -320,7 +327,9 @@ class Health:
         while True:
             began = time.monotonic()
             if target.ip:
-                fault = await target.ask(self.timeout)
+                member = pool.members[name]
+                slow = member.misses and member.fault.slow
+                fault = await target.ask(self.timeout, QUESTIONS_TO_A_SLOW_ONE if slow else 1)
                 if fault is not UNKNOWN:
                     pool.observe(name, fault, time.monotonic())
                     out = name in self.out[target.app]
