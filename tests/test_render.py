@@ -402,6 +402,7 @@ VARIANTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, object
     "WebSocket": ([app(routes=[{"path": "/ws", "exact": True, "websocket": True}])], {}, {}),
     "front proxies": ([app()], {}, {"nginx_front_proxies": ["192.0.2.1", "2001:db8::/32"]}),
     "TLS": ([app()], {}, TLS),
+    "TLS without HSTS": ([app()], {}, {"nginx_certificate": "/etc/own.pem"}),
     "TLS on Debian 12": ([app()], {}, {**TLS, **BOOKWORM}),
     "TLS of a name": ([app(**NAMED)], {}, TLS),
     "TLS of a name on Debian 12": ([app(**NAMED)], {}, {**TLS, **BOOKWORM}),
@@ -421,9 +422,12 @@ VARIANTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, object
 def gixy(render: Render, tmp_path: Path) -> Callable[..., list[str]]:
     """Return a function that names what gixy has to say of an nginx.conf, at any level."""
 
-    def gixy(apps: list[dict[str, Any]], hosts: dict[str, Any], variables: dict[str, object]) -> list[str]:
+    def gixy(
+        apps: list[dict[str, Any]], hosts: dict[str, Any], variables: dict[str, object], more: str = ""
+    ) -> list[str]:
+        text = render("nginx/templates/nginx.conf.j2", fleet(**hosts), apps=apps, **variables)
         file = tmp_path / "nginx.conf"
-        file.write_text(render("nginx/templates/nginx.conf.j2", fleet(**hosts), apps=apps, **variables))
+        file.write_text(text.replace("\nhttp {", f"\nhttp {{ {more}"))
         done = subprocess.run(["gixy", "-f", "json", file], capture_output=True, text=True, check=False)
         return [f"{found['plugin']}: {found['reason']}" for found in json.loads(done.stdout)]
 
@@ -436,10 +440,12 @@ def test_gixy(gixy: Callable[..., list[str]], variant: str) -> None:
     assert gixy(*VARIANTS[variant]) == []
 
 
-def test_gixy_without_hsts(gixy: Callable[..., list[str]]) -> None:
-    """HSTS binds browsers for long, so it is the user's to decide; gixy reads the right file."""
-    (found,) = gixy([app()], {}, {**TLS, "nginx_hsts_seconds": 0})
-    assert found.startswith("hsts_header: ")
+def test_gixy_reads_the_file(gixy: Callable[..., list[str]]) -> None:
+    """It would have something to say."""
+    (found,) = gixy(
+        [app()], {}, {}, "server { listen 81; resolver 192.0.2.1; location / { proxy_pass http://$arg_to; } }"
+    )
+    assert found.startswith("ssrf: ")
 
 
 # --- Gunicorn ------------------------------------------------------------------------------------
