@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import os
 import shutil
-import signal
 import subprocess
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from testbed import ROOT, Run, killed, play
 from testinfra.host import Host
 
-ROOT = Path(__file__).parents[3]
-SCENARIO = ROOT / "molecule/app"
-INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
-ENVIRONMENT = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
-
-
-def _kill_family(parent: int) -> None:
-    """SIGKILL a process and all below it: Ansible's workers leave its process group."""
-    os.kill(parent, signal.SIGSTOP)  # it starts no more of them
-    family = [parent]
-    for pid in family:
-        with contextlib.suppress(OSError):
-            family += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+PLAYBOOK = str(ROOT / "molecule/app/converge.yml")
 
 
 def _lookup() -> ModuleType:
@@ -44,18 +27,6 @@ def _lookup() -> ModuleType:
 
 
 LOOKUP = _lookup()
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run of the playbook did."""
-
-    output: str
-
-    @property
-    def changed(self) -> int:
-        """Changed tasks on all hosts."""
-        return sum(int(part.split()[0]) for part in self.output.split("changed=")[1:])
 
 
 @dataclass
@@ -102,39 +73,22 @@ class Source:
         with (self.folder / "requirements.txt").open("a") as lock:
             lock.write(other[other.index("tornado==") :])
 
-    def command(self) -> list[str]:
-        """The command of a run."""
+    def options(self) -> tuple[str, ...]:
+        """What ansible-playbook is told of the folder."""
         extra = self.folder.parent.parent / "extra.json"
         variables = {"fleet_app_src": str(self.folder.parent), "app_apps": [{"name": self.folder.name}]}
         extra.write_text(json.dumps({**variables, **self.settings}))
-        return [
-            *("ansible-playbook", "--inventory", str(INVENTORY), "--tags", self.tags, "-e", f"@{extra}"),
-            *("--limit", self.host.backend.host, str(SCENARIO / "converge.yml")),
-        ]
+        return ("--tags", self.tags, "-e", f"@{extra}", "--limit", self.host.backend.host)
 
     def run(self, rc: int = 0) -> Run:
         """Run the playbook to its end."""
-        done = subprocess.run(
-            self.command(), capture_output=True, text=True, timeout=180, check=False, env=ENVIRONMENT
-        )
-        assert (done.returncode != 0) == (rc != 0), f"{done.returncode}\n{done.stdout}{done.stderr}"
-        return Run(done.stdout + done.stderr)
+        run = play(PLAYBOOK, *self.options())
+        assert (run.rc != 0) == (rc != 0), f"{run.rc}\n{run.output}"
+        return run
 
-    @contextlib.contextmanager
-    def killed(self) -> Iterator[None]:
+    def killed(self) -> AbstractContextManager[None]:
         """Begin a run, and kill it with all its processes here at the end of the block."""
-        run = subprocess.Popen(
-            self.command(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-        )
-        try:
-            yield
-            assert run.poll() is None, "the run was over before it was killed"
-        finally:
-            _kill_family(run.pid)
-            run.wait()
+        return killed(PLAYBOOK, *self.options())
 
     def assert_whole(self) -> None:
         """Compare the release on the host with the folder, file by file and package by package."""

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import shutil
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-
-ROOT = Path(__file__).parents[3]
-TESTBED = ROOT / "molecule/testbed"
-INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
-INSTANCES = yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
-NODES = {node["instance"]: node for node in INSTANCES}
+from testbed import NODES, ROOT, Run, play
 
 
 @dataclass(frozen=True)
@@ -107,30 +100,10 @@ def load(client: Client) -> Load:
     return Load(client)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a run of the playbook did."""
-
-    rc: int
-    output: str
-
-    @property
-    def changed(self) -> int:
-        """Changed tasks, over all hosts; -1 where the run had no recap."""
-        counts = [int(part.split()[0]) for part in self.output.split("changed=")[1:]]
-        return sum(counts) if counts else -1
-
-
 @pytest.fixture(scope="session")
 def site() -> Callable[..., Run]:
     """Run `ansible-playbook site.yml` as a user would, with further arguments."""
-
-    def run(*arguments: str) -> Run:
-        command = ["ansible-playbook", "-i", str(INVENTORY), "-e", f"@{TESTBED}/vars.yml", "site.yml"]
-        done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        return Run(done.returncode, done.stdout + done.stderr)
-
-    return run
+    return partial(play, "site.yml")
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from testbed import NODES, Run
 
-from .conftest import NODES, Client, Load, Run
+from .conftest import Client, Load
 
 testinfra_hosts = ["local://"]
 Site = Callable[..., Run]

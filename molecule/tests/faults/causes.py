@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from fleet import BACKENDS, NODES, ROOT
+from fleet import BACKENDS
+from testbed import NODES, ROOT
 
 sys.path.insert(0, str(ROOT))
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fleet import ROOT, Fleet
+from fleet import Fleet
 from history import Table
+from testbed import ROOT
 
 ABOUT = """\
 Written by `make faults`. Each fault is made for real, on a balancer and three backends, while clients ask
@@ -27,7 +27,7 @@ In each row no POST may be executed twice, and none be lost that was acknowledge
 class FaultyFleet(Fleet):
     """A fleet whose apps have less patience, as the scenario converged it."""
 
-    variables = (*Fleet.variables, f"@{ROOT}/molecule/faults/vars.yml")
+    options = ("-e", f"@{ROOT}/molecule/faults/vars.yml")
 
 
 @pytest.fixture(scope="session")

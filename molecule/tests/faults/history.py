@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fleet import Report
+from testbed import Report
 
 GATING = ("new", "keepalive", "slow")
 HURT = 0.5  # seconds: who waits longer has noticed something

@@ -34,7 +34,7 @@ from causes import (
     stopped_nginx,
     websockets,
 )
-from fleet import FULL
+from testbed import FULL
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Row:
     expected: Mapping[str, float] = field(default_factory=dict)
     gate: bool = False
     setting: Cause = nothing
-    before: float = 3
+    before: float = 1
     lasts: float = 6
     after: float = 3
     victim: str = "app1"
@@ -417,7 +417,7 @@ ROWS = [
         slow_clients("-H -r 500 -i 5 -x 24 -l 18", 2000),
         {**CLEAN, "left": 0, "more to backends": 8, "p99 ratio": 2},
         gate=True,
-        before=8,
+        before=6,
         lasts=19,
         told=("held", "p99 s"),
     ),
@@ -426,7 +426,7 @@ ROWS = [
         "the same, from the address of those that are judged",
         bad_clients("dripping", 2000, 16, here=True),
         {**CLEAN, "left": 0, "p99 ratio": 2},
-        before=8,
+        before=6,
         lasts=18,
         told=("sent away", "p99 s"),
     ),

@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 import pytest
-from fleet import BACKENDS, FULL, Report
+from fleet import BACKENDS
 from history import Line, Times, figures, too_little
 from rows import ROWS, Row
+from testbed import FULL, Report
 
 PATIENCE = 60  # seconds until all is as before
 

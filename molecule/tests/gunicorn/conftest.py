@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import http.client
-import importlib.machinery
-import importlib.util
 import json
-import os
-import signal
 import socket
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from remote import Remote
+from testbed import EPHEMERAL, INSTANCES, ROOT, Run, killed, play
 
-ROOT = Path(__file__).parents[3]
-SCENARIO = ROOT / "molecule/gunicorn"
-EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-INSTANCES = yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
-DESCRIPTION = yaml.safe_load((SCENARIO / "converge.yml").read_text())[0]["vars"]["apps"]
+PLAYBOOK = str(ROOT / "molecule/gunicorn/converge.yml")
+DESCRIPTION = yaml.safe_load(Path(PLAYBOOK).read_text())[0]["vars"]["apps"]
 SLOTS = ("blue", "green")
 
 
@@ -52,64 +46,12 @@ class Slot(NamedTuple):
     pid: int
 
 
-class Node:
-    """A host that serves the apps, and a way to its ports."""
-
-    def __init__(self, instance: dict[str, Any]) -> None:
-        self.name = instance["instance"]
-        self.ssh_port = instance["port"]
-        self._ssh = [
-            *("ssh", "-i", instance["identity_file"], "-p", str(self.ssh_port), "-l", instance["user"]),
-            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
-        ]
-        self._shared = [
-            "-o",
-            "ControlMaster=auto",
-            "-o",
-            f"ControlPath={EPHEMERAL}/%p",
-            "-o",
-            "ControlPersist=60",
-        ]
-        self._tunnels: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
-
-    def sh(self, command: str, check: bool = True) -> str:
-        """Run a shell command on the node; returns what it printed."""
-        argv = [*self._ssh, *self._shared, "127.0.0.1", command]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0 or not check, f"{self.name}: {command}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-    def address(self, port: int) -> tuple[str, int]:
-        """Where a port of the node is to be reached from here."""
-        if port not in self._tunnels:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                local = free.getsockname()[1]
-            forward = [
-                *self._ssh,
-                "-N",
-                "-o",
-                "ControlPath=none",
-                "-L",
-                f"127.0.0.1:{local}:127.0.0.1:{port}",
-            ]
-            self._tunnels[port] = local, subprocess.Popen([*forward, "127.0.0.1"])
-            _until(lambda: _connects(local), "the tunnel is up")
-        return "127.0.0.1", self._tunnels[port][0]
-
-    def hang_up(self) -> None:
-        """Close the tunnels and the shared connection."""
-        for _, tunnel in self._tunnels.values():
-            tunnel.kill()
-            tunnel.wait()
-        self._tunnels.clear()
-        subprocess.run(
-            [*self._ssh, *self._shared, "-O", "exit", "127.0.0.1"], capture_output=True, check=False
-        )
+class Node(Remote):
+    """A host that serves the apps."""
 
     def http(self, port: int, path: str = "/", body: str | None = None, **headers: str) -> Answer:
         """Send one request on a connection of its own: GET, or POST where there is a body."""
-        connection = http.client.HTTPConnection(*self.address(port), timeout=20)
+        connection = http.client.HTTPConnection(*self.reach(port), timeout=20)
         try:
             connection.request("POST" if body is not None else "GET", path, body=body, headers=headers)
             response = connection.getresponse()
@@ -134,20 +76,6 @@ class Node:
         return self.http(port, "/readyz").json["release"]
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a run of the playbook did."""
-
-    rc: int
-    output: str
-
-    @property
-    def changed(self) -> int:
-        """Changed tasks on all hosts; -1 where the run had no recap."""
-        counts = [int(part.split()[0]) for part in self.output.split("changed=")[1:]]
-        return sum(counts) if counts else -1
-
-
 @dataclass
 class Fleet:
     """The description that the next run brings about. Tests change it as a user would."""
@@ -161,50 +89,26 @@ class Fleet:
         """The entry of an app."""
         return next(app for app in self.apps if app["name"] == name)
 
-    def command(self, *arguments: str) -> list[str]:
-        """The command of a run."""
+    def options(self) -> tuple[str, ...]:
+        """What ansible-playbook is told of the description."""
         extra = self.source.parent / "extra.json"
         # Ansible would take a Jinja marker in an app's environment for a template; there is none.
         extra.write_text(json.dumps({"apps": self.apps, "fleet_app_src": str(self.source), **self.settings}))
-        return [
-            *("ansible-playbook", "--inventory", str(EPHEMERAL / "inventory")),
-            *("-e", f"@{ROOT}/molecule/testbed/vars.yml", "-e", f"@{extra}"),
-            *(*arguments, str(SCENARIO / "converge.yml")),
-        ]
+        return "-e", f"@{extra}"
 
     def run(self, *arguments: str, rc: int = 0) -> Run:
         """Run the playbook to its end."""
-        done = subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-            env=_environment(),
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode != 0) == (rc != 0), f"exit status {done.returncode}\n{output}"
-        return Run(done.returncode, output)
+        run = play(PLAYBOOK, *self.options(), *arguments)
+        assert (run.rc != 0) == (rc != 0), f"exit status {run.rc}\n{run.output}"
+        return run
 
     def configure(self, *arguments: str, rc: int = 0) -> Run:
         """Run the role gunicorn only: the releases are there."""
         return self.run("--tags", "gunicorn", *arguments, rc=rc)
 
-    @contextlib.contextmanager
-    def killed(self, *arguments: str) -> Iterator[None]:
+    def killed(self, *arguments: str) -> AbstractContextManager[None]:
         """Begin a run, and kill it with all its processes here at the end of the block."""
-        run = subprocess.Popen(
-            self.command(*arguments),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-        )
-        try:
-            yield
-            assert run.poll() is None, "the run was over before it was killed"
-        finally:
-            _kill_family(run.pid)
-            run.wait()
+        return killed(PLAYBOOK, *self.options(), *arguments)
 
 
 @dataclass
@@ -281,46 +185,11 @@ class WebSocket:
         return struct.unpack("!H", self.stream.read(length)[:2])[0]
 
 
-def _kill_family(parent: int) -> None:
-    """SIGKILL a process and all below it: Ansible's workers leave its process group."""
-    os.kill(parent, signal.SIGSTOP)  # it starts no more of them
-    family = [parent]
-    for pid in family:
-        with contextlib.suppress(OSError):
-            family += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _environment() -> dict[str, str]:
-    return {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_FORCE_COLOR": "0",
-        "ANSIBLE_NOCOLOR": "1",
-    }
-
-
-def _connects(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
-
-
 def _until(condition: Callable[[], Any], what: str, seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
         time.sleep(0.05)
-
-
-def _nodes_script() -> ModuleType:
-    path = str(ROOT / "molecule/testbed/nodes")
-    loader = importlib.machinery.SourceFileLoader("paddock_nodes", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("paddock_nodes", loader))  # type: ignore[arg-type]
-    loader.exec_module(module)
-    return module
 
 
 NODES = {instance["instance"]: Node(instance) for instance in INSTANCES}
@@ -381,18 +250,12 @@ def websocket() -> type[WebSocket]:
 @pytest.fixture
 def reboot() -> Callable[[list[Node]], None]:
     """Boot nodes again, as a power failure would."""
-    podman = _nodes_script().podman
 
     def reboot(nodes: list[Node]) -> None:
-        ports = {f"127.0.0.1:{node.ssh_port}->22/tcp" for node in nodes}
-        rows = [
-            row.split(" ", 1) for row in podman("ps", "--format", "{{.Names}} {{.Ports}}").stdout.splitlines()
-        ]
-        names = [name for name, published in rows if ports & set(published.split(", "))]
-        assert len(names) == len(nodes)
         for node in nodes:
             node.hang_up()
-        podman("restart", "--time", "0", *names)
+        names = [node.container for node in nodes]
+        subprocess.run(["podman", "restart", "--time", "0", *names], check=True, capture_output=True)
         for node in nodes:
             _until(
                 lambda node=node: node.sh("systemctl is-system-running", check=False) == "running",

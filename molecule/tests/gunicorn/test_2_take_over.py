@@ -28,7 +28,7 @@ def switched(fleet: Any, nodes: list[Any], load: Any, websocket: Any) -> dict[st
         for node in nodes
         for app in PORTS
     }
-    websockets = [websocket(node.address(PORTS["drain"]), "/ws") for node in nodes]
+    websockets = [websocket(node.reach(PORTS["drain"]), "/ws") for node in nodes]
     loads = {}
     for node in nodes:
         ids = map(f"{node.name}-{SESSION}-{{}}".format, itertools.count())

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from rows import ROWS, TAG, Row
-from wire import INSTANCES, NGINX, PORTS, Exchange, Node
+from testbed import INSTANCES
+from wire import NGINX, PORTS, Exchange, Node
 
 NODES = {instance["instance"]: Node(instance) for instance in INSTANCES}
 # Beyond the longest of Nginx's time limits for clients; a bare Gunicorn has none.

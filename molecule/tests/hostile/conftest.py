@@ -21,7 +21,7 @@ def tunnels() -> Iterator[None]:
         node.open(NGINX, *PORTS.values())
     yield
     for node in NODES.values():
-        node.close()
+        node.hang_up()
 
 
 @pytest.fixture(params=sorted(NODES))

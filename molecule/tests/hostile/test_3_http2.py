@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -15,7 +14,8 @@ import pytest
 from cases import NODES, seen
 from http2 import Headers
 from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
-from wire import EPHEMERAL, ROOT, Node
+from testbed import play
+from wire import Node
 
 PEM = "/etc/nginx/hostile.pem"
 GET, POST = (b":method", b"GET"), (b":method", b"POST")
@@ -26,16 +26,8 @@ GROWTH_KB = 50 * 1024
 
 def converge(*arguments: str) -> None:
     """Run the role nginx."""
-    command = [
-        "ansible-playbook",
-        "-i",
-        str(EPHEMERAL / "inventory"),
-        "-e",
-        f"@{ROOT}/molecule/testbed/vars.yml",
-    ]
-    command += ["--tags", "nginx", *arguments, str(ROOT / "molecule/hostile/converge.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run = play("molecule/hostile/converge.yml", "--tags", "nginx", *arguments)
+    assert run.rc == 0, run.output
 
 
 @pytest.fixture(scope="module", autouse=True)

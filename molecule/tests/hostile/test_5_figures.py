@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 
 from cases import NODES
-from wire import EPHEMERAL, ROOT, SCENARIO
+from testbed import ROOT, play
 
 SERVICES = ("echo", "twin", "echo-shut", "twin-shut", "nginx", "nginx-health")
 
 
 def test_figures() -> None:
     """Each node is measured, and no target missed but by the apps' ports, for no firewall is here."""
-    command = ["ansible-playbook", "-i", str(EPHEMERAL / "inventory"), "playbooks/security.yml"]
-    command += ["-e", f"@{ROOT}/molecule/testbed/vars.yml", "-e", f"@{SCENARIO}/group_vars/all.yml"]
-    command += ["-e", "security_format=json"]
-    json_too = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=json_too)
-    assert done.returncode == 0, done.stdout + done.stderr
-    shown = done.stdout.partition("TASK [Show them]")[2]
+    options = ("-e", f"@{ROOT}/molecule/hostile/group_vars/all.yml", "-e", "security_format=json")
+    run = play("playbooks/security.yml", *options, env={"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"})
+    assert run.rc == 0, run.output
+    shown = run.output.partition("TASK [Show them]")[2]
     figures = json.JSONDecoder().raw_decode(shown, shown.index("{"))[0]["msg"]
     for node in NODES:
         found = {one["figure"]: one for one in figures if one["host"] == node}

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import subprocess
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import h11
-import yaml
+from remote import Remote
 
-ROOT = Path(__file__).parents[3]
-SCENARIO = ROOT / "molecule/hostile"
-EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-INSTANCES = yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
 # By the name of the app: where it listens, and the host name that Nginx knows it by.
 PORTS = {"echo": 8080, "twin": 8081}
 NGINX = 80
@@ -96,58 +87,8 @@ def read_answers(raw: bytes, method: bytes, closed: bool) -> list[Answer]:
     return answers
 
 
-class Node:
-    """A host of the scenario, and a way to its ports."""
-
-    def __init__(self, instance: dict[str, Any]) -> None:
-        self.name: str = instance["instance"]
-        self.address: str = instance["fleet_address"]
-        self.container: str = instance["container"]
-        self._ssh = [
-            *("ssh", "-i", instance["identity_file"], "-p", str(instance["port"]), "-l", instance["user"]),
-            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
-        ]
-        control = ("ControlMaster=auto", f"ControlPath={EPHEMERAL}/%p", "ControlPersist=60")
-        self._shared = [word for option in control for word in ("-o", option)]
-        self._ports: dict[int, int] = {}
-        self._tunnels: list[subprocess.Popen[bytes]] = []
-
-    def sh(self, command: str, check: bool = True) -> str:
-        """Run a shell command on the node; returns what it printed."""
-        argv = [*self._ssh, *self._shared, "127.0.0.1", command]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0 or not check, f"{self.name}: {command}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-    def open(self, *ports: int) -> None:
-        """Make ports of the node reachable from here, as they are to the node itself."""
-        forwards = []
-        for port in ports:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self._ports[port] = free.getsockname()[1]
-            forwards += ["-L", f"127.0.0.1:{self._ports[port]}:127.0.0.1:{port}"]
-        self._tunnels.append(subprocess.Popen([*self._ssh, "-N", *forwards, "127.0.0.1"]))
-        for port in ports:
-            deadline = time.monotonic() + 15
-            while True:
-                with contextlib.suppress(OSError), self.connect(port):
-                    break
-                assert time.monotonic() < deadline, f"no tunnel to port {port} of {self.name}"
-                time.sleep(0.1)
-
-    def close(self) -> None:
-        """Take the ways down."""
-        for tunnel in self._tunnels:
-            tunnel.kill()
-            tunnel.wait()
-        subprocess.run(
-            [*self._ssh, *self._shared, "-O", "exit", "127.0.0.1"], capture_output=True, check=False
-        )
-
-    def connect(self, port: int, patience: float = 15) -> socket.socket:
-        """Open a connection to a port."""
-        return socket.create_connection(("127.0.0.1", self._ports[port]), timeout=patience)
+class Node(Remote):
+    """A host of the scenario that answers bytes."""
 
     def exchange(self, port: int, raw: bytes, patience: float = 15) -> Exchange:
         """Send bytes, and read until the server closes, or has answered and is quiet, or is silent."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from testbed import FULL, NODES
 
-from .conftest import BALANCERS, CUT, NODES, VIRTUAL
+from .conftest import BALANCERS, CUT, VIRTUAL
 
 # Longest time without an answer, in milliseconds: what is promised, and a bound beside other tests.
-LONGEST_GAP = 3000 if os.environ.get("PADDOCK_FULL") else 9000
+LONGEST_GAP = 3000 if FULL else 9000
 
 
 def podman(*arguments: str) -> None:

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from testbed import NODES
 
-from .conftest import BACKENDS, BALANCERS, NODES, VIRTUAL
+from .conftest import BACKENDS, BALANCERS, VIRTUAL
 
 PORTS = (8080, 8081)
 # One line for each connection: what became of it.

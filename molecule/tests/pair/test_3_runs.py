@@ -8,7 +8,9 @@ import subprocess
 import time
 from typing import Any
 
-from .conftest import BACKENDS, BALANCERS, NODES, ROOT, VIRTUAL
+from testbed import NODES, ROOT, command
+
+from .conftest import BACKENDS, BALANCERS, VIRTUAL
 
 
 def something_new() -> str:
@@ -121,6 +123,6 @@ def test_a_reload_that_got_lost(fleet: Any) -> None:
 
 def test_the_address_is_the_fleets(fleet: Any) -> None:
     """Playbooks that ask the fleet, as the probe's, ask the address that stays."""
-    command = fleet.command("balancers", "-m", "debug", "-a", "var=fleet_url")
-    said = subprocess.run(["ansible", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
+    arguments = command("balancers", "-m", "debug", "-a", "var=fleet_url")[1:]
+    said = subprocess.run(["ansible", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.findall(r"fleet_url: (\S+)", said.stdout) == [f"http://{VIRTUAL}"] * 2

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fleet import BACKENDS, FULL
+from fleet import BACKENDS
+from testbed import FULL
 
 
 def test_rolling_releases(fleet: Any) -> None:

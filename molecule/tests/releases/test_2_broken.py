@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from fleet import BACKENDS, FULL, ROOT
+from fleet import BACKENDS
+from testbed import FULL, ROOT
 
 READY = '@app.get("/readyz")'
 

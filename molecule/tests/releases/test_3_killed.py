@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import BACKENDS, FULL
+from fleet import BACKENDS
+from testbed import FULL
 
 KILL = {
     "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callbacks"),

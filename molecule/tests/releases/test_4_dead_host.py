@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from fleet import NODES
+from testbed import NODES
 
 
 @pytest.mark.parametrize("moment", ["TASK [gunicorn : Prove the releases]", "app1: requestme: "])

@@ -1,43 +1,24 @@
-"""What the tests of TLS share: balancers asked from outside, playbooks as users run them, the probe."""
+"""What the tests of TLS share: balancers asked from outside, and runs of their playbook."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
-import re
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-import yaml
+import testbed
 from cryptography import x509
+from testbed import NODES, ROOT, Report, Run, sh
 
-ROOT = Path(__file__).parents[3]
-SCENARIO = ROOT / "molecule/tls"
-INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
-INSTANCES = yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
-NODES = {node["instance"]: node for node in INSTANCES}
 NAMES = ("shop.example.org", "www.shop.example.org")
 PEM = "/etc/paddock/tls/fleet.pem"
-FULL = os.environ.get("PADDOCK_FULL") == "1"
-
-
-def sh(node: str, command: str, check: bool = True, text: str = "") -> str:
-    """Run a shell command on a node; returns all it printed."""
-    argv = ["podman", "exec", "-i", NODES[node]["container"], "sh", "-c", command]
-    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, f"{node}: {command}: {done.stdout}{done.stderr}"
-    return (done.stdout + done.stderr).strip()
 
 
 class Answer(NamedTuple):
@@ -96,25 +77,10 @@ class Balancer:
             connection.close()
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a run of a playbook did."""
-
-    rc: int
-    output: str
-
-    @property
-    def changed(self) -> int:
-        """Changed tasks, over all hosts."""
-        return sum(map(int, re.findall(r"changed=(\d+)", self.output)))
-
-
 def play(*options: str, playbook: str = "playbooks/balancers.yml", **variables: object) -> Run:
-    """Run a playbook."""
-    command = ["ansible-playbook", "-i", str(INVENTORY), "-e", f"@{ROOT}/molecule/testbed/vars.yml"]
-    command += ["-e", f"@{SCENARIO}/vars.yml", "-e", json.dumps(variables), *options, playbook]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    return Run(done.returncode, done.stdout + done.stderr)
+    """Run a playbook with variables of the scenario's and of the test's."""
+    own = ("-e", f"@{ROOT}/molecule/tls/vars.yml", "-e", json.dumps(variables))
+    return testbed.play(playbook, *own, *options)
 
 
 def good(*options: str, **variables: object) -> Run:
@@ -124,38 +90,11 @@ def good(*options: str, **variables: object) -> Run:
     return run
 
 
-@dataclass
-class Report:
-    """What the probe saw, once it has ended."""
-
-    content: dict[str, Any] = field(default_factory=dict)
-    text: str = ""
-
-    def assert_clean(self) -> None:
-        """No request failed."""
-        assert self.content["verdict"] == "pass", self.text
-        assert sum(kind["failed"] for kind in self.content["classes"] if kind["gates"]) == 0
-        assert self.content["ledger"]["clean"]
-
-
-@contextmanager
-def probed(balancer: Balancer, authority: str, work: Path) -> Iterator[Report]:
+def probed(balancer: Balancer, authority: str, work: Path) -> AbstractContextManager[Report]:
     """Have the probe ask a balancer by TLS meanwhile."""
     (work / "authority.pem").write_text(authority)
     url = f"https://{balancer.secure[0]}:{balancer.secure[1]}"
-    command = [sys.executable, "-m", "probe", "--url", url, "--host-header", NAMES[0], "--rate", "25"]
-    command += ["--cacert", str(work / "authority.pem"), "--seconds", "3600"]
-    command += ["--json", str(work / "probe.json"), "--picture", str(work / "probe.svg")]
-    probe = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    report = Report()
-    time.sleep(3)
-    try:
-        yield report
-    finally:
-        time.sleep(2)
-        probe.send_signal(signal.SIGINT)
-        report.text = probe.communicate(timeout=60)[0]
-    report.content = json.loads((work / "probe.json").read_text())
+    return testbed.probed(url, work, "--host-header", NAMES[0], "--cacert", str(work / "authority.pem"))
 
 
 @pytest.fixture(params=["lb1", "lb2"])

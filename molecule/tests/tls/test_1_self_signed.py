@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from testbed import FULL, NODES, ROOT, sh
 
-from .conftest import FULL, NAMES, NODES, PEM, ROOT, Balancer, good, play, sh
+from .conftest import NAMES, PEM, Balancer, good, play
 
 
 @pytest.fixture(scope="module")

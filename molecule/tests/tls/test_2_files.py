@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testbed import sh
 
 from .certificates import DAY, NOW, Files
-from .conftest import PEM, Balancer, good, play, probed, sh
+from .conftest import PEM, Balancer, good, play, probed
 
 FIRST = Balancer("lb1")
 
