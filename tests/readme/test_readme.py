@@ -108,6 +108,8 @@ def test_every_command(checkout: Path) -> None:
     assert rolled_back
     assert re.search(rf"app3 +requestme +{rolled_back[1]} +{rolled_back[2]} +serves", everything)
     assert (checkout / "build/probe.svg").exists()
+    # Of make security; nobody knows the authority that was made for this test.
+    assert re.search(r"TLS.* compliant, by an authority that is not known here", everything)
     hosts = {
         subprocess.run(
             [

@@ -155,6 +155,25 @@ def test_a_stop_lets_requests_finish(balancer: Balancer) -> None:
         assert slow.result().status == 200
 
 
+@pytest.mark.parametrize("end", ["systemctl restart nginx", "kill -9 $(cat /run/nginx.pid)"])
+def test_the_next_master_does_not_wait(balancer: Balancer, end: str) -> None:
+    """The old workers finish what they have, take nothing more, and are gone then."""
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(balancer.ask, "/kept/?slow=8")
+        time.sleep(1)
+        old, master = balancer.state().workers.split(), "$(cat /run/nginx.pid)"
+        before = balancer.host.check_output(f"echo {master}")
+        balancer.host.check_output(end)
+        another = f"test {master} != {before} && test -d /proc/{master} && systemctl is-active --quiet nginx"
+        balancer.host.check_output(f"timeout 6 sh -c 'until {another}; do sleep 0.1; done'")
+        assert balancer.ask("/kept/").status == 200
+        assert not slow.done()
+        assert not {*balancer.state().workers.split()} & {*old}
+        assert slow.result().status == 200
+    gone = " && ".join(f"! test -e {Path(file).parent}" for file in old)
+    balancer.host.check_output(f"timeout 5 sh -c 'until {gone}; do sleep 0.1; done'")
+
+
 def test_sandbox(balancer: Balancer) -> None:
     """Of what systemd can take from a service, Nginx keeps only what it needs."""
     balancer.host.check_output("systemd-analyze security --threshold=30 nginx.service")
