@@ -33,7 +33,7 @@ SECONDS_AFTER_A_FAILURE = 5.0
 # A name is asked for anew, like Nginx does at each load. A dead DNS changes nothing.
 SECONDS_BETWEEN_LOOKUPS = 60.0
 # One that was only busy finishes what it has, once it gets no more.
-SLOW_ANSWERS_UNTIL_CUT = 3
+SLOW_ANSWERS_UNTIL_CUT = 2
 # A worker of it whose threads are all busy keeps what it accepts, while the others have time.
 QUESTIONS_TO_A_SLOW_ONE = 3
 # Each return within so many seconds doubles the good answers that the next one takes; a handful of reloads
