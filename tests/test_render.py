@@ -484,7 +484,7 @@ def settings(text: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({}, {"worker_class": "DrainingThreadWorker", "threads": "4"}),
+        ({}, {"worker_class": "'gthread'", "threads": "4"}),
         ({"threads": 9, "workers": 3}, {"threads": "9", "workers": "3"}),
         ({"workers": "auto"}, {"workers": "2 * len(os.sched_getaffinity(0))"}),
         ({"timeout": 7}, {"timeout": "7", "graceful_timeout": "12"}),

@@ -10,7 +10,6 @@ import time
 import weakref
 from typing import Any
 
-from draining import shut, take
 from gunicorn.workers.gtornado import TornadoWorker
 from tornado import httputil
 from tornado.httpserver import HTTPServer
@@ -86,7 +85,6 @@ class DrainingTornadoWorker(TornadoWorker):
             body_timeout=self.cfg.timeout,
         )
         self.server.worker = self
-        take(self.sockets)
         for listener in self.sockets:
             listener.setblocking(False)
             self.server.add_socket(listener.sock)
@@ -98,7 +96,6 @@ class DrainingTornadoWorker(TornadoWorker):
             return
         if self.drain_started is None:
             self.drain_started = time.monotonic()
-            shut(self.sockets)
             self.server.stop()
             self.server.conn_params.no_keep_alive = True
             for handler in list(self.websockets):

@@ -84,7 +84,7 @@ DESCRIPTION = {
     "clients": {"type": "list", "elements": "str", "required": True},
     "slot_unit": {"required": True},
     "config": {"required": True},
-    "workers": {"type": "dict", "required": True},
+    "programs": {"type": "dict", "required": True},
     "environment_json": {"default": "", "no_log": True},
 }
 HOST = socket.gethostname()

@@ -206,7 +206,7 @@ class App:
         about = {key: wanted[key] for key in ("release", "release_dir", "health_path", "boot_timeout")}
         self.files = {
             "gunicorn.conf.py": wanted["config"],
-            **wanted["workers"],
+            **wanted["programs"],
             ABOUT: json.dumps(about, indent=1) + "\n",
         }
         if wanted["environment_json"]:
