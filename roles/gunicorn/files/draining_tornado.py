@@ -98,8 +98,9 @@ class DrainingTornadoWorker(TornadoWorker):
             self.drain_started = time.monotonic()
             self.server.stop()
             self.server.conn_params.no_keep_alive = True
-            for handler in list(self.websockets):
-                handler.close(GOING_AWAY, "server is going away")
+        # Each time, for one may have been opened since.
+        for handler in list(self.websockets):
+            handler.close(GOING_AWAY, "server is going away")
         lingered = time.monotonic() - self.drain_started >= LINGER
         if not self.server.busy and (lingered or not self.server._connections):
             for callback in self.callbacks:
