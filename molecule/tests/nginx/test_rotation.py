@@ -112,7 +112,7 @@ def test_reload(watched: Watched) -> None:
     """The command puts the rotation into effect, does nothing twice, and fails if Nginx does not follow."""
     watched.sh(f"""echo '{{"w2": {{}}}}' > {HAND}""")
     assert watched.sh(RELOAD) == "Nginx runs it."
-    assert watched.serving() == {"w1", "w3", "w4"}
+    watched.await_serving({"w1", "w3", "w4"})
     before = watched.balancer.state()
     assert watched.sh(RELOAD) == "Nothing to do."
     assert watched.balancer.state() == before

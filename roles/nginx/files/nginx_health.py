@@ -34,8 +34,8 @@ SECONDS_AFTER_A_FAILURE = 5.0
 SECONDS_BETWEEN_LOOKUPS = 60.0
 # One that was only busy finishes what it has, once it gets no more.
 SLOW_ANSWERS_UNTIL_CUT = 2
-# A worker of it whose threads are all busy keeps what it accepts, while the others have time.
-QUESTIONS_TO_A_SLOW_ONE = 3
+# Where most have been slow within so many seconds, the load is the illness, and fewer backends no cure.
+LOAD = 5.0
 # Each return within so many seconds doubles the good answers that the next one takes; a handful of reloads
 # doubles the time between them.
 DAMPING = 60.0
@@ -67,6 +67,7 @@ class Member:
         misses: Bad ones in a row.
         fault: What the last bad one was.
         since: When it was in the last good state, for the longest ill goes first.
+        slowed: When it was last slow.
         returns: When it came back.
     """
 
@@ -74,6 +75,7 @@ class Member:
     misses: int = 0
     fault: Fault = WELL
     since: float = 0
+    slowed: float = -LOAD
     returns: list[float] = field(default_factory=list)
 
 
@@ -104,6 +106,7 @@ class Pool:
             member.hits, member.misses, member.since = member.hits + 1, 0, now
         else:
             member.hits, member.misses, member.fault = 0, member.misses + 1, fault
+            member.slowed = now if fault.slow else member.slowed
 
     def hits_to_return(self, backend: str, now: float) -> int:
         """Tell how many good answers in a row bring one back that is out."""
@@ -125,13 +128,12 @@ class Pool:
 
         Returns:
             Never more than half of the pool, those out by hand included, unless so many are already; and
-            nobody for being slow while more than half of the pool is unwell.
+            nobody for being slow while more than half of the pool is.
         """
         here, hand = self.members.keys(), self.members.keys() & set(by_hand)
         stay = {one for one in here & set(out) if self.members[one].hits < self.hits_to_return(one, now)}
         room = max(len(here) // 2 - len(stay | hand), 0)
-        # Where most are slow, the load is the illness, and fewer backends no cure.
-        busy = 2 * sum(member.misses > 0 for member in self.members.values()) > len(here)
+        busy = 2 * sum(now - member.slowed < LOAD for member in self.members.values()) > len(here)
         leaving = [
             one
             for one in self.sick()
@@ -176,20 +178,15 @@ class Target:
         with contextlib.suppress(ValueError):
             self.ip = str(ipaddress.ip_address(self.address))
 
-    async def ask(self, seconds: float, questions: int = 1) -> Fault | None:
-        """Ask it.
+    async def ask(self, seconds: float) -> Fault | None:
+        """Ask once.
 
         Args:
-            seconds: How long a whole answer may take.
-            questions: How often at the same time.
+            seconds: How long the whole answer may take.
 
         Returns:
-            What is wrong; None if one answer is good.
+            What is wrong; None if nothing is.
         """
-        answers = await asyncio.gather(*(self._ask(seconds) for _ in range(questions)))
-        return None if None in answers else answers[0]
-
-    async def _ask(self, seconds: float) -> Fault | None:
         began, writer = time.monotonic(), None
         try:
             async with asyncio.timeout(seconds):
@@ -327,9 +324,7 @@ class Health:
         while True:
             began = time.monotonic()
             if target.ip:
-                member = pool.members[name]
-                slow = member.misses and member.fault.slow
-                fault = await target.ask(self.timeout, QUESTIONS_TO_A_SLOW_ONE if slow else 1)
+                fault = await target.ask(self.timeout)
                 if fault is not UNKNOWN:
                     pool.observe(name, fault, time.monotonic())
                     out = name in self.out[target.app]
