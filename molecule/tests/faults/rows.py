@@ -246,7 +246,8 @@ ROWS = [
         "F16",
         "all threads of a backend taken for good",
         background("app1", HOLD, f"{SLOT} kill -KILL $workers", PYTHON),
-        {"GET failed": 0, "POST failed": 20, **OUT, **BACK},
+        # A question that meets a worker with a thread left finds the backend well.
+        {"GET failed": 10, "POST failed": 10, "hurt for s": 12, **BACK},
         lasts=12,
     ),
     Row(
