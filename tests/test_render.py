@@ -512,7 +512,9 @@ def test_gunicorn_outlives_the_connections_of_nginx(
     """Nginx closes idle connections first: otherwise a POST may meet a closed one."""
     (upstream,) = nginx(apps=[app()]).find("upstream", "shop")
     idle = int(upstream.find("keepalive_timeout")[0][1].removesuffix("s"))
-    assert idle < int(settings(gunicorn("gunicorn.conf.py.j2"))["keepalive"])
+    tornado = settings(gunicorn("gunicorn.conf.py.j2", app(framework="tornado")))
+    assert idle < int(tornado["keepalive"])
+    assert settings(gunicorn("gunicorn.conf.py.j2", app()))["keepalive"] == "0"
 
 
 def unit(text: str) -> ConfigParser:
