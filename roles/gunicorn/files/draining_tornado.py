@@ -98,14 +98,23 @@ class DrainingTornadoWorker(TornadoWorker):
             self.drain_started = time.monotonic()
             self.server.stop()
             self.server.conn_params.no_keep_alive = True
-        # Each time, for one may have been opened since.
-        for handler in list(self.websockets):
-            handler.close(GOING_AWAY, "server is going away")
+        self._say_goodbye()
         lingered = time.monotonic() - self.drain_started >= LINGER
         if not self.server.busy and (lingered or not self.server._connections):
             for callback in self.callbacks:
                 callback.stop()
-            self.ioloop.stop()
+            self.ioloop.add_callback(self._end)
+
+    async def _end(self) -> None:
+        """End, with no connection left that could become another WebSocket."""
+        await self.server.close_all_connections()
+        self._say_goodbye()
+        self.ioloop.stop()
+
+    def _say_goodbye(self) -> None:
+        """Close the WebSockets that are open: one told to go may have come back on a kept connection."""
+        for handler in list(self.websockets):
+            handler.close(GOING_AWAY, "server is going away")
 
     def _watch_websockets(self) -> None:
         """Collect the open WebSockets; the server has let go of their connections."""
