@@ -36,9 +36,9 @@ class Fleet:
         """Run a playbook to its end."""
         return play(playbook, *self._arguments(*arguments), env=env)
 
-    def begin(self, playbook: str = "site.yml") -> subprocess.Popen[str]:
+    def begin(self, playbook: str = "site.yml", env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         """Begin a run of a playbook, whose output can be read."""
-        return begin(playbook, *self._arguments())
+        return begin(playbook, *self._arguments(), env=env)
 
     def sh(self, node: str, command: str, check: bool = True) -> str:
         """Run a shell command on a node; returns what it printed."""

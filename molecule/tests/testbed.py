@@ -75,7 +75,7 @@ def play(playbook: str, *arguments: str, env: dict[str, str] | None = None) -> R
     return Run(done.returncode, done.stdout + done.stderr, time.monotonic() - began)
 
 
-def begin(playbook: str, *arguments: str) -> subprocess.Popen[str]:
+def begin(playbook: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Begin a run of a playbook, whose output can be read."""
     return subprocess.Popen(
         command(playbook, *arguments),
@@ -83,7 +83,7 @@ def begin(playbook: str, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **PLAIN},
+        env={**os.environ, **PLAIN, **(env or {})},
     )
 
 

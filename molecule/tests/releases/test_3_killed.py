@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from fleet import BACKENDS
-from testbed import FULL
+from testbed import FULL, ROOT
 
 KILL = {
-    "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callbacks"),
+    "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT}/plugins/callback:{Path(__file__).parent}/callbacks",
     "ANSIBLE_CALLBACKS_ENABLED": "kill_at",
 }
 # Tasks of a release at which a run dies: by name, and how many of that name come before.
@@ -36,7 +36,7 @@ def tasks(output: str) -> list[str]:
 def names(fleet: Any) -> list[str]:
     """Tasks of a release, skipped ones too."""
     fleet.write("To see the tasks.")
-    run = fleet.run(env={"ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"})
+    run = fleet.run(env={"ANSIBLE_STDOUT_CALLBACK": "default", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"})
     assert run.rc == 0, run.output
     return tasks(run.output)
 
