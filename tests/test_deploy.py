@@ -24,6 +24,7 @@ def load(path: str) -> ModuleType:
 
 
 DEPLOY = load("plugins/filter/deploy.py")
+HELD = load("plugins/filter/held_back.py")
 LOCK = load("plugins/action/fleet_lock.py")
 
 
@@ -34,7 +35,7 @@ def state(before: str | None, now: str | None, tried: str | None = None) -> dict
 
 def rows(report: str) -> list[list[str]]:
     """The cells of a table, without its headings."""
-    lines = report.split("\n\n")[1].splitlines()
+    lines = report.split("\n\n")[0].splitlines()
     return [line.split(maxsplit=4) for line in lines[1:]]
 
 
@@ -82,15 +83,32 @@ def test_report_of_what_is_no_app_s() -> None:
     ]
 
 
-def host(now: str, *releases: tuple[str, float | None, str | None], runs: tuple[str, ...] = ()) -> Any:
+LINE = {
+    "app": "shop",
+    "from": None,
+    "to": "r1",
+    "outcome": "serves",
+    "seconds": 1.2,
+    "who": "ann@x",
+    "run": "1",
+}
+
+
+def host(
+    now: str | None,
+    *releases: tuple[str, float | None, str | None],
+    runs: tuple[str, ...] = (),
+    held: dict[str, str] | None = None,
+) -> Any:
     """What a host lists of the app shop."""
     listed = [
         {"name": f"{one}-py3.13", "release": one, "good": good, "bad": bad} for one, good, bad in releases
     ]
     history = [
-        {"app": app, "run": "last", "outcome": "serves", "when": "2026-01-02T00:00:00+00:00"} for app in runs
+        {**LINE, "app": app, "run": "last", "when": "2026-01-02T00:00:00+00:00", "from": "r0", "to": now}
+        for app in runs
     ]
-    apps = {name: {"now": now, "releases": listed} for name in ("shop", "live")}
+    apps = {name: {"now": now, "releases": listed, "held": held or {}} for name in ("shop", "live")}
     return {"gunicorn_listed": {"apps": apps, "history": history}}
 
 
@@ -116,6 +134,71 @@ def test_rollback_of_what_changed_last() -> None:
     releases = (("r1", 1, None), ("r2", 2, None))
     hostvars = {"b1": host("r2", *releases, runs=("live",))}
     assert DEPLOY.rollback_target(hostvars, ["b1"])["releases"] == {"live": "r1"}
+
+
+def test_settings_that_changed_are_no_release() -> None:
+    """A run that brought only other settings to an app is not what a rollback takes back."""
+    releases = (("r1", 1, None), ("r2", 2, None))
+    found = host("r2", *releases, runs=("shop",))
+    later = {
+        **LINE,
+        "app": "live",
+        "run": "later",
+        "when": "2026-01-03T00:00:00+00:00",
+        "from": "r2",
+        "to": "r2",
+    }
+    found["gunicorn_listed"]["history"].append(later)
+    assert DEPLOY.rollback_target({"b1": found}, ["b1"])["releases"] == {"shop": "r1"}
+
+
+def test_held_back() -> None:
+    """What one host has left is deployed nowhere; each keeps, or gets, what serves instead."""
+    hostvars = {
+        "b1": host("r1", ("r1", 5, None), ("r2", None, "left"), held={"r2": "left by ann\nmore"}),
+        "b2": host("r2", ("r1", 1, None), ("r2", 2, None)),
+        "b3": host(None, ("r1", 1, None)),
+    }
+    found = HELD.held_back(hostvars, list(hostvars), {"shop": "r2", "live": "r3"})
+    assert found == {
+        "hosts": {name: {"shop": "r1"} for name in hostvars},
+        "apps": {"shop": {"release": "r2", "stays": "r1", "why": "left by ann"}},
+        "problem": "",
+    }
+
+
+def test_held_back_with_nothing_else() -> None:
+    """Where no other release serves it is deployed; a host that lacks the other one is a problem."""
+    alone = {"b1": host(None, ("r2", None, "left"), held={"r2": "left"})}
+    assert HELD.held_back(alone, ["b1"], {"shop": "r2"})["apps"] == {}
+    new = {"b1": host("r1", ("r1", 1, None), held={"r2": "left"}), "b2": host(None)}
+    problem = HELD.held_back(new, ["b1", "b2"], {"shop": "r2"})["problem"]
+    assert problem.startswith("shop r2 is held back (left), and b2 does not have r1")
+    assert "-e redeploy_bad=true" in problem
+
+
+def test_summary() -> None:
+    """What has changed, what has not, what is held back, and where the fleet is."""
+    proved = {"shop": {"before": "r1", "now": "r1", "seconds": None}}
+    served = {"shop": {"before": "r1", "now": "r2", "seconds": 1.2}}
+    hostvars = {
+        "b1": {"gunicorn_proved": {"apps": proved}, "gunicorn_served": {"apps": served}},
+        "b2": {"gunicorn_proved": {"apps": proved}, "gunicorn_served": {"skipped": True}},
+        "lb": {},
+    }
+    held = {"live": {"release": "r9", "stays": "r8", "why": "left by ann"}}
+    text = DEPLOY.deploy_summary(hostvars, list(hostvars), held, ["http://x"])
+    assert text.splitlines() == [
+        "host  app   before  now  s",
+        "b1    shop  r1      r2   1.2",
+        "",
+        "Unchanged: 1 of 2 (each app on each backend counts).",
+        "",
+        "live r9 is held back: left by ann. r8 serves.",
+        "It is deployed when the app changes, or with -e redeploy_bad=true.",
+        "",
+        "http://x",
+    ]
 
 
 def test_rollback_to_a_chosen_release() -> None:
@@ -144,17 +227,8 @@ def test_rollback_to_nowhere(arguments: tuple[str, str], words: str) -> None:
 
 def test_history_of_all_hosts() -> None:
     """In the order of time, with the host of each line."""
-    line = {
-        "app": "shop",
-        "from": None,
-        "to": "r1",
-        "outcome": "serves",
-        "seconds": 1.2,
-        "who": "ann@x",
-        "run": "1",
-    }
     hostvars = {
-        name: {"gunicorn_listed": {"history": [{**line, "when": f"2026-01-0{day}T00:00:00+00:00"}]}}
+        name: {"gunicorn_listed": {"history": [{**LINE, "when": f"2026-01-0{day}T00:00:00+00:00"}]}}
         for name, day in (("b1", 2), ("b2", 1))
     }
     assert [line["host"] for line in DEPLOY.history(hostvars, ["b1", "b2"])] == ["b2", "b1"]

@@ -60,10 +60,55 @@ def deploy_report(hostvars: Mapping[str, Any], hosts: Sequence[str], answering: 
             if state:
                 what = reasons[host].get(app) or _outcome(state)
                 rows.append((host, app, state["before"] or "-", state["now"] or "-", what))
-    return (
-        f"The run failed.\n\n{table(rows)}\n\n"
-        "The reasons in full are above. Mend the cause and run the playbook again; it goes on from here."
-    )
+    again = "Mend the cause and run the playbook again; it goes on from here."
+    if any(state["tried"] for found in told.values() for state in found.get("apps", {}).values()):
+        again += (
+            "\nA release that was taken back is held back then: change the app, or say -e redeploy_bad=true."
+        )
+    return f"{table(rows)}\n\nThe run failed; the reasons in full are above. {again}"
+
+
+def deploy_summary(
+    hostvars: Mapping[str, Any],
+    hosts: Sequence[str],
+    held: Mapping[str, Mapping[str, str]],
+    urls: Sequence[str],
+    *,
+    dry: bool = False,
+) -> str:
+    """Say what a run has brought.
+
+    Args:
+        hostvars: The variables of all hosts, with `gunicorn_proved` and `gunicorn_served`.
+        hosts: The hosts of the run.
+        held: Apps that were held back, by name, with `release`, `stays` and `why`.
+        urls: Where clients reach the fleet.
+        dry: Whether nothing was changed, in check mode.
+
+    Returns:
+        A table with a row for each app of each host that has changed, what was held back, and the URLs.
+    """
+    rows: list[Sequence[object]] = [("host", "app", "before", "would be" if dry else "now", "s")]
+    same = 0
+    for host in hosts:
+        apps: dict[str, dict[str, Any]] = {}
+        for result in ("gunicorn_proved", "gunicorn_served"):
+            apps |= (hostvars[host].get(result) or {}).get("apps") or {}
+        for app, state in sorted(apps.items()):
+            if state["before"] == state["now"] and state["seconds"] is None:
+                same += 1
+                continue
+            seconds = "-" if state["seconds"] is None else state["seconds"]
+            rows.append((host, app, state["before"] or "-", state["now"] or "-", seconds))
+    parts = [table(rows)] if len(rows) > 1 else []
+    if same:
+        parts.append(f"Unchanged: {same} of {same + len(rows) - 1} (each app on each backend counts).")
+    for app, entry in sorted(held.items()):
+        parts.append(
+            f"{app} {entry['release']} is held back: {entry['why']}. {entry['stays']} serves.\n"
+            "It is deployed when the app changes, or with -e redeploy_bad=true."
+        )
+    return "\n\n".join([*parts, "\n".join(urls)])
 
 
 def _by_app(failure: str, names: set[str]) -> dict[str, str]:
@@ -145,6 +190,8 @@ def _last_changed(listed: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Apps that the last deploy brought to a release, on any backend."""
     lines = [line for found in listed.values() for line in found["history"]]
     lines = [line for line in lines if line["outcome"] == "serves" and line["app"] in names]
+    # Settings that changed brought no release.
+    lines = [line for line in lines if line.get("from") != line.get("to")]
     if not lines:
         return list(names)
     last = max(lines, key=lambda line: line["when"])["run"]
@@ -223,6 +270,7 @@ class FilterModule:
         """Name the filters of this file."""
         return {
             "deploy_report": deploy_report,
+            "deploy_summary": deploy_summary,
             "failures": failures,
             "history": history,
             "history_table": history_table,

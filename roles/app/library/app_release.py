@@ -14,7 +14,8 @@ description:
     for what a killed run left running.
   - Afterwards removes the oldest releases, and the environments that no release links to. Releases
     that have served stay the longest - the role that runs a release says so by a link in C(good) - so
-    the one that serves is never removed. Marks of a release in C(good) and C(bad) go with it.
+    the one that serves is never removed. Marks of a release in C(good) and C(bad) go with it,
+    unless it is held back.
 options:
   path: {description: Folder of the release., required: true, type: path}
   environment: {description: Folder of the environment., required: true, type: path}
@@ -165,7 +166,8 @@ def prune(path: Path, keep: int) -> list[str]:
         remove(release)
     for name in ("good", "bad"):
         for mark in (home / name).glob("*-py*"):
-            if not (releases / mark.name).exists():
+            # What is held back stays so, also without its folder.
+            if not (releases / mark.name).exists() and not (home / "held" / mark.name).exists():
                 mark.unlink()
     used = {os.path.realpath(release / "venv") for release in releases.glob("*-py*")}
     made = sorted((home / "environments").glob("*-py*"))

@@ -59,8 +59,10 @@ pending:
   type: bool
 leaving: {description: Apps of this host that are not in O(stay)., returned: when proven, type: list}
 apps:
-  description: By the name of the app, C(before) and C(now) are release ids or null; or its C(releases).
-  returned: when returned or listed
+  description:
+    - By the name of the app, C(before) and C(now) are release ids or null, C(seconds) is how long it took.
+    - With C(listed) its C(releases), and by release id why each one in C(held) is held back.
+  returned: always, unless exclusive
   type: dict
 history: {description: Lines of the history., returned: when listed, type: list}
 said: {description: What was done, for people., returned: always, type: list}
@@ -69,9 +71,10 @@ said: {description: What was done, for people., returned: always, type: list}
 import fcntl
 import socket
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slotted_app import CONFIG, SLOTS, App, Unproven, history, note
+from ansible.module_utils.slotted_app import CONFIG, SLOTS, App, Serving, Unproven, history, note
 
 DESCRIPTION = {
     "name": {"required": True},
@@ -106,6 +109,8 @@ class Slots:
             self.apps.append(app)
         self.said: list[str] = []
         self.diff: list[str] = []
+        # What each app served before and serves now, for the report of the run.
+        self.served: dict[str, dict[str, Any]] = {}
 
     def note(
         self, app: App, before: str | None, now: str | None, outcome: str, since: float, **more: str
@@ -117,6 +122,11 @@ class Slots:
             **{"outcome": outcome, "seconds": seconds, **more},
         )
         self.said.append(f"{app.name}: {before or 'nothing'} -> {now or 'nothing'}, {outcome}, {seconds} s")
+
+    def count(self, name: str, before: Serving | None, now: str | None, since: float | None = None) -> None:
+        """Put down for the report of the run what an app serves."""
+        seconds = None if since is None else round(time.monotonic() - since, 1)
+        self.served[name] = {"before": before and before.release, "now": now, "seconds": seconds}
 
     def refuse_taken(self) -> None:
         """Fail if something else on the host goes by an app's name."""
@@ -146,11 +156,17 @@ class Slots:
     def proven(self) -> dict[str, object]:
         """Prove each app; where it never served, serve it."""
         pending, changed, problems = bool(self.leaving), False, []
+        for name in self.leaving:
+            app = App(self.module, name)
+            self.count(name, app.serving(app.units()), None)
         for app in self.apps:
             since, units = time.monotonic(), app.units()
+            before = app.serving(units)
+            self.count(app.name, before, before and before.release)
             if any(not app.faults(slot, units) for slot in SLOTS):
                 continue
             if self.module.check_mode:
+                self.count(app.name, before, app.release)
                 pending = True
                 continue
             try:
@@ -163,12 +179,13 @@ class Slots:
                     # Nothing is there to protect: its start is its proof.
                     app.serve(units, self.run)
                     changed = True
+                    self.count(app.name, None, app.release, since)
                     self.note(app, None, app.release, "serves", since)
             except Unproven as problem:
                 problems.append(self.refused(app, problem, since))
         if problems:
             self.fail(problems)
-        return {"changed": changed, "pending": pending, "leaving": self.leaving}
+        return {"changed": changed, "pending": pending, "leaving": self.leaving, "apps": self.served}
 
     def serving(self) -> dict[str, object]:
         """Make each app serve what it should."""
@@ -192,10 +209,11 @@ class Slots:
                 app.serve(units, self.run)
             except Unproven as problem:
                 self.fail([self.refused(app, problem, since)])
+            self.count(app.name, before, app.release, since)
             self.note(app, before and before.release, app.release, "serves", since)
             if self.reason and before and before.release != app.release:
-                app.marks.bad(left.rpartition("/")[2], self.reason)
-        return {"changed": changed}
+                app.marks.hold(left.rpartition("/")[2], self.reason)
+        return {"changed": changed, "apps": self.served}
 
     def free_ports(self) -> None:
         """Stop apps that left the description and hold a port that another one gets now."""
@@ -225,7 +243,7 @@ class Slots:
             serving = app.serving(app.units())
             now = serving and serving.release
             if tried:
-                why = self.reason.partition("\n")[0]
+                why = self.reason.partition("\n")[0] or "a host was lost"
                 self.note(app, tried.release, now, "returned", since, reason=why)
             mine = self.run and switch.get("run") == self.run
             before = switch["release"] if mine else now
@@ -251,6 +269,7 @@ class Slots:
                 "now": now and now.release,
                 "slot": now and now.slot,
                 "releases": app.marks.listed(),
+                "held": app.marks.held(),
             }
         return {"changed": False, "apps": apps, "history": history()}
 

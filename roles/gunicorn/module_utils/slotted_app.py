@@ -103,12 +103,13 @@ class File(NamedTuple):
 class Marks:
     """Which releases of an app have served well (links in good/) and which failed (files in bad/).
 
-    A release is known by the name of its folder, and has one mark at most: the last verdict.
+    A release is known by the name of its folder, and has one mark at most: the last verdict. A bad one that
+    has served is in held/ too: it is held back until it serves again.
     """
 
     def __init__(self, home: Path) -> None:
         self.releases = home / "releases"
-        self._good, self._bad = home / "good", home / "bad"
+        self._good, self._bad, self._held = home / "good", home / "bad", home / "held"
 
     def good_link(self, name: str) -> Path:
         """Where the link of a good release is. The newest one leads to the release that serves."""
@@ -118,11 +119,24 @@ class Marks:
         """Mark a release as good, now."""
         _link(self.good_link(name), str(self.releases / name))
         (self._bad / name).unlink(missing_ok=True)
+        (self._held / name).unlink(missing_ok=True)
 
     def bad(self, name: str, reason: str) -> None:
         """Mark a release as bad."""
         File(self._bad / name, f"{reason.strip()}\n").write()
         self.good_link(name).unlink(missing_ok=True)
+
+    def hold(self, name: str, reason: str) -> None:
+        """Mark a release that has served as bad, and hold it back. The mark outlives its folder."""
+        self.bad(name, reason)
+        File(self._held / name, "").write()
+
+    def held(self) -> dict[str, str]:
+        """Say why each release is held back, by its id."""
+        return {
+            path.name.rpartition("-py")[0]: _read(self._bad / path.name).strip()
+            for path in self._held.glob("*-py*")
+        }
 
     def listed(self) -> list[dict[str, Any]]:
         """Say of each release on this host when it was marked as good (seconds), or why as bad."""
@@ -644,8 +658,8 @@ class App:
             self.resume(record, units)
             kept = self.release_dir.name
             self.switch.unlink()
-        if tried and name != kept:
-            self.marks.bad(name, reason)
+        if tried and name != kept and reason:
+            self.marks.hold(name, reason)
         return tried
 
     def resume(self, record: dict[str, Any], units: dict[str, Unit]) -> None:
