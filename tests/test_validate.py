@@ -890,7 +890,7 @@ def test_facts_are_no_option(fleet: Fleet) -> None:
 
 
 def test_locked_vault(fleet: Fleet) -> None:
-    """B24: without its password a vaulted file stops the run; Ansible does not say which."""
+    """B24: without its password a vaulted file stops the run, and is named."""
     password = fleet.folder / "password"
     password.write_text("x")
     vault = [str(Path(sys.executable).with_name("ansible-vault")), "encrypt", APPS_FILE]
@@ -898,7 +898,7 @@ def test_locked_vault(fleet: Fleet) -> None:
     subprocess.run(vault, cwd=fleet.folder, check=True, capture_output=True)
     run = fleet.run()
     assert run.code != 0
-    assert "no vault secrets found" in run.output
+    assert f"{APPS_FILE}: is encrypted by Ansible Vault" in run.output
     fleet.accepts("--vault-password-file", str(password))
 
 
@@ -911,11 +911,19 @@ def test_duplicate_yaml_key(fleet: Fleet) -> None:
 
 
 def test_broken_yaml(fleet: Fleet) -> None:
-    """B34: YAML that cannot be read stops the run; Ansible does not say where."""
+    """B34: YAML that cannot be read stops the run, with file and line."""
     fleet.write(APPS_FILE, "apps:\n\t- name: shop\n")
     run = fleet.run()
     assert run.code != 0
-    assert "Tabs are usually invalid in YAML" in run.output
+    assert f"{APPS_FILE}:2: is not valid YAML: found character that cannot start" in run.output
+    assert r'the line is "\t- name: shop"' in run.output
+
+
+def test_broken_inventory(fleet: Fleet) -> None:
+    """Ansible goes on without a file of hosts that it cannot read; the validation says what is wrong."""
+    fleet.edit("inventory/hosts.yml", "        b2:", "       b2:")
+    fleet.refuses("inventory/hosts.yml:12: is not valid YAML: did not find expected key")
+    assert "1 problem; no host" in fleet.run().output
 
 
 def test_one_backend(fleet: Fleet) -> None:

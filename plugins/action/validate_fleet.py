@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "plugins"))
 
 from fleet_rules.apps import App, check_apps, check_schema, sound_apps
+from fleet_rules.documents import check_inventories
 from fleet_rules.hosts import Host, check_group, check_hosts
 from fleet_rules.problem import BROKEN, KeyPath, Problem, problem, show
 from fleet_rules.roles import PREFIXES, check_option
@@ -153,8 +154,10 @@ class ActionModule(ActionBase):
 
     def _problems(self) -> Iterator[Problem]:
         backends, balancers = self.given["backends"], self.given["balancers"]
+        unread = list(check_inventories(self.task_vars.get("ansible_inventory_sources") or ()))
+        yield from unread
         for group in backends, balancers:
-            yield from check_group(group, self.groups)
+            yield from () if unread else check_group(group, self.groups)
         members = {
             group: [str(name) for name in self.groups.get(group, [])] for group in (backends, balancers)
         }

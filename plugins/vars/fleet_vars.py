@@ -1,0 +1,142 @@
+"""Vars plugin that reads group_vars and host_vars as Ansible does, with two additions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible import constants, context
+from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.inventory.group import Group
+from ansible.inventory.helpers import get_group_vars
+from ansible.inventory.host import Host
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import AnsibleVaultError, is_encrypted_file
+from ansible.plugins.vars.host_group_vars import VarsModule as HostGroupVars
+from yaml import YAMLError
+
+ROOT = Path(__file__).parents[2]
+
+# Ansible gives the plugins of a repository no way to import a package next to them.
+sys.path.append(str(ROOT / "plugins"))
+
+from fleet_rules.documents import explain_yaml, relative
+
+DOCUMENTATION = """
+name: fleet_vars
+short_description: Load group_vars and host_vars, and name the line of what cannot be read
+description:
+  - Replaces C(ansible.builtin.host_group_vars) and reads the same files in the same order.
+  - A file that is not valid YAML is named with its line and the line's text, one of Ansible Vault that
+    cannot be opened with its name.
+  - An inventory in another folder than C(inventory) of this repository gets C(inventory/group_vars) of
+    the repository as well, so that a folder for each environment needs no copy of it. Whatever that
+    inventory says itself wins, be it in its own C(group_vars) and C(host_vars) or in its file of hosts.
+options: {}
+extends_documentation_fragment: [vars_plugin_staging]
+"""
+
+SHARED = ROOT / "inventory"
+
+
+class VarsModule(HostGroupVars):
+    """What Ansible looks for in this file."""
+
+    REQUIRES_ENABLED = True
+
+    def load_found_files(
+        self, loader: DataLoader, data: dict[str, Any], found_files: list[str]
+    ) -> dict[str, Any]:
+        """Load files of variables.
+
+        Args:
+            loader: Ansible's reader of files.
+            data: The variables so far.
+            found_files: The files, later ones win.
+
+        Returns:
+            The variables with those of the files.
+
+        Raises:
+            AnsibleParserError: A file cannot be read; file and line are named.
+        """
+        for found in found_files:
+            try:
+                data = super().load_found_files(loader, data, [found])
+            except AnsibleError as error:
+                raise AnsibleParserError(_explain(loader, found, error)) from None
+        return data
+
+    def get_vars(
+        self,
+        loader: DataLoader,
+        path: str,
+        entities: Host | Group | Sequence[Host | Group],
+        cache: bool = True,
+    ) -> dict[str, Any]:
+        """Load the variables of groups or of a host.
+
+        Args:
+            loader: Ansible's reader of files.
+            path: The folder of an inventory or of a playbook.
+            entities: The groups or the host.
+            cache: Whether files are looked for only once.
+
+        Returns:
+            The variables.
+        """
+        entities = list(entities) if isinstance(entities, Sequence) else [entities]
+        own = super().get_vars(loader, path, entities, cache)
+        groups = [entity for entity in entities if isinstance(entity, Group)]
+        if not groups or not _takes_shared(path):
+            return own
+        shared = super().get_vars(loader, str(SHARED), groups, cache)
+        everyone = [up for group in groups for up in group.get_ancestors() if up.name == "all"][:1]
+        if not everyone:  # this is the group `all`, which Ansible asks for before the others
+            return {**shared, **own}
+        # Of the shared variables, what the inventory says of `all` or in its hosts file has lost by now to
+        # what the repository says of `all` or of a smaller group. It shall win.
+        said = super().get_vars(loader, path, everyone, cache)
+        names = {*shared, *super().get_vars(loader, str(SHARED), everyone, cache)} - set(said)
+        written = get_group_vars([*everyone, *groups])
+        lower = {name: shared[name] for name in shared if name in names}
+        return {**lower, **{name: written[name] for name in written if name in names}, **own}
+
+
+def _takes_shared(path: str) -> bool:
+    """Tell whether a folder is that of the first inventory, and has no share in ours."""
+    sources = context.CLIARGS.get("inventory") or constants.DEFAULT_HOST_LIST
+    folders = [
+        source if os.path.isdir(source) else os.path.dirname(source)
+        for source in sources
+        if os.path.exists(source)
+    ]
+    # Later ones win over it; with ours again, they would lose to it.
+    if not folders or os.path.realpath(path) != os.path.realpath(folders[0]):
+        return False
+    own = os.path.realpath(os.path.join(path, "group_vars"))
+    return own != os.path.realpath(SHARED / "group_vars")
+
+
+def _explain(loader: DataLoader, path: str, error: AnsibleError) -> str:
+    """Say in one line why a file cannot be read."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    if any(isinstance(one, AnsibleVaultError) for one in causes):
+        return (
+            f"{relative(path)}: is encrypted by Ansible Vault and cannot be decrypted"
+            f" ({str(causes[-1]).rstrip('.')}); allowed: its password, by --ask-vault-pass or"
+            " the environment variable ANSIBLE_VAULT_PASSWORD_FILE"
+        )
+    text = loader.get_text_file_contents(path)
+    fault = next((one for one in causes if isinstance(one, YAMLError)), None)
+    if fault is None:
+        reason = str(causes[-1]).rstrip(".")
+        return f"{relative(path)}:1: cannot be used ({reason}); allowed: a mapping of variables"
+    with open(path, "rb") as file:
+        where, what = explain_yaml(fault, path, text, secret=is_encrypted_file(file))
+    return f"{where}: {what}"
