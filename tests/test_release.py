@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import socket
+import subprocess
 import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -99,39 +102,169 @@ def test_archive_from_many_workers(app: Path, archives: Path) -> None:
 def test_no_archive(app: Path, archives: Path) -> None:
     """Validation computes the id without writing."""
     found = release(app, archive=False)
-    assert found == {"id": release(app)["id"], "archive": None}
+    assert found == {**release(app), "archive": None}
     Path(release(app)["archive"]).unlink()
     release(app, archive=False)
     assert not list(archives.iterdir())
 
 
+def put(app: Path, name: str, text: str = "x") -> None:
+    """Add a file to the app's folder."""
+    (app / name).parent.mkdir(parents=True, exist_ok=True)
+    (app / name).write_text(text)
+
+
+def shipped(app: Path) -> set[str]:
+    """Return the names of what the archive holds."""
+    with tarfile.open(release(app)["archive"]) as archive:
+        return set(archive.getnames())
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("tests/test_app.py", "tests"),
+        ("wheels/own-1-py3-none-any.whl", "wheels/*.whl"),
+        ("wheels/.gitignore", "wheels/.gitignore"),
+        (".git/HEAD", ".git"),
+        ("vendor/library/.git", ".git"),
+        (".venv/bin/python", ".venv"),
+        ("env/pyvenv.cfg", "virtual environment"),
+        ("lib/deeper/py3/pyvenv.cfg", "virtual environment"),
+        ("node_modules/a/index.js", "node_modules"),
+        ("frontend/node_modules/a/index.js", "node_modules"),
+        (".pytest_cache/README.md", ".pytest_cache"),
+        ("static/.DS_Store", ".DS_Store"),
+        ("__pycache__/a.txt", "__pycache__"),
+        ("lib/__pycache__/b", "__pycache__"),
+        ("a.pyc", "*.pyc"),
+    ],
+)
+def test_what_is_left_out(app: Path, name: str, rule: str) -> None:
+    """What never runs on a host makes no new release, and is counted."""
+    before = release(app)
+    put(app, name)
+    assert release(app) == {**before, "left_out": {rule: 1}}
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "tests/test_app.py",
-        "wheels/own-1-py3-none-any.whl",
-        ".git/HEAD",
-        ".env",
-        "__pycache__/a.txt",
-        "lib/__pycache__/b",
-        "a.pyc",
+        *("uploads/.gitkeep", ".flaskenv", "static/.well-known/assetlinks.json", ".env", ".config/a.toml"),
+        *("lib/tests/data.py", "tests.py", "wheels/a.py", "lib/a.whl", "README", "pyvenv.cfg", "dev.sqlite"),
+        *(".gitignore", "lib/.gitignore", "git", "venv.py", "wheels/lib/own-1-py3-none-any.whl"),
     ],
 )
-def test_what_is_left_out(app: Path, name: str) -> None:
-    """What never runs on a host makes no new release."""
-    before = identifier(app)
-    (app / name).parent.mkdir(parents=True, exist_ok=True)
-    (app / name).write_text("x")
-    assert identifier(app) == before
-
-
-@pytest.mark.parametrize("name", ["lib/tests/data.py", "tests.py", "wheels/a.py", "lib/a.whl", "README"])
 def test_what_counts(app: Path, name: str) -> None:
-    """Any other file does, the lock included."""
+    """Any other file arrives, hidden or not."""
     before = identifier(app)
-    (app / name).parent.mkdir(parents=True, exist_ok=True)
-    (app / name).write_text("x")
+    put(app, name)
     assert identifier(app) != before
+    assert name in shipped(app)
+
+
+def test_left_out_folders_are_not_walked(app: Path) -> None:
+    """A folder counts once, and what is in it is not looked at."""
+    for number in range(3):
+        put(app, f"node_modules/{number}/index.js")
+        put(app, f"lib{number}/__pycache__/a.pyc")
+        put(app, f"lib{number}/b.pyc")
+    (app / "node_modules" / "loop").symlink_to("loop")
+    found = release(app, archive=False)
+    assert found["left_out"] == {"node_modules": 1, "__pycache__": 3, "*.pyc": 3}
+    assert found["files"] == 3
+
+
+def test_git_ignored_files_arrive(app: Path) -> None:
+    """What Git ignores is often what a build has made."""
+    put(app, "static/.gitignore", "*.js\n")
+    put(app, "static/bundle.js")
+    put(app, ".gitignore", "*\n")
+    assert {"static/bundle.js", "static/.gitignore"} <= shipped(app)
+
+
+def test_ignore_file(app: Path) -> None:
+    """An app says in the syntax of .gitignore what stays, and what a rule leaves out and is wanted."""
+    for name in ("dev.sqlite", "data/a.csv", "data/deep/b.csv", "data/keep.csv", "docs/a.md", "tests/a.py"):
+        put(app, name)
+    put(app, ".paddockignore", "# mine\n\n*.sqlite\n/data/**\n!/data/keep.csv\ndocs/\n!/tests/\n")
+    assert shipped(app) == {
+        *("app.py", "requirements.txt", "static/a.css", ".paddockignore", "data/keep.csv", "tests/a.py")
+    }
+    assert release(app)["left_out"] == {".paddockignore": 4}
+
+
+def test_ignore_file_agrees_with_git(app: Path) -> None:
+    """Real Git is asked about the same folder and the same patterns."""
+    names = ("data/a.csv", "data/deep/b.csv", "data/deep/er/c.csv", "data/keep/d.csv", "e.csv", "logs/f.log")
+    for name in names:
+        put(app, name)
+    git = ["git", "-C", str(app), "-c", "core.excludesFile=/dev/null"]
+    subprocess.run(["git", "init", "-q", str(app)], check=True)
+    for patterns in (
+        "/data/**\n!/data/keep/\n",
+        "/data/*\n!/data/keep/\n",
+        "data/**\n!data/deep/b.csv\n",
+        "data/\n!data/keep/\n",
+        "**/deep\n*.csv\n!e.csv\n",
+        "deep/er\nlogs\n",
+        "*.csv\n!data/**\n",
+        "*\n!*/\n!*.log\n",
+        "*.csv\n!data/\n",
+        "data\n!/data\n*.log\n",
+    ):
+        put(app, ".gitignore", patterns)
+        put(app, ".paddockignore", patterns)
+        listed = [*git, "ls-files", "--others", "--exclude-standard"]
+        expected = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
+        assert sorted(shipped(app)) == sorted(expected), patterns
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"*.log\n!\n", ".paddockignore:2: is '!'; allowed: a pattern in the syntax of .gitignore"),
+        (b"\xff", ".paddockignore cannot be read; allowed: text in the syntax of .gitignore"),
+    ],
+)
+def test_bad_ignore_file(app: Path, content: bytes, message: str) -> None:
+    """File and line are named."""
+    (app / ".paddockignore").write_bytes(content)
+    with pytest.raises(AnsibleError, match=re.escape(message)):
+        identifier(app)
+
+
+def test_a_run_says_what_was_left_out(app: Path) -> None:
+    """Once, when a release is new, also where several hosts want it at the same time."""
+    for name in ("bin/a", ".venv/pyvenv.cfg", "a/__pycache__/a", "b/__pycache__/b", "x.log", ".env"):
+        put(app, name)
+    put(app, ".paddockignore", "*.log\n")
+    checkout = app.parent / "checkout"
+    shutil.copytree(ROOT / "plugins", checkout / "plugins")
+    (checkout / "ansible.cfg").write_text("[defaults]\nlookup_plugins = plugins/lookup\n")
+    (checkout / "play.yml").write_text(
+        "- hosts: all\n  gather_facts: false\n  connection: local\n  tasks:\n"
+        f"    - ansible.builtin.debug: {{msg: \"{{{{ lookup('release', '{app}').id }}}}\"}}\n"
+    )
+
+    def run() -> str:
+        done = subprocess.run(
+            [Path(sys.executable).with_name("ansible-playbook"), "-i", "a,b,c,d,e", "play.yml"],
+            cwd=checkout,
+            env=os.environ | {"ANSIBLE_CONFIG": str(checkout / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout + done.stderr
+
+    said = run()
+    line = f"shop {identifier(app)}: 6 files; left out: .paddockignore (1), .venv (1), __pycache__ (2)\n"
+    assert said.count(line) == 1
+    assert said.count("[WARNING]: shop ships its .env, which the app's user can read.") == 1
+    again = run()
+    assert "left out" not in again
+    assert "WARNING" not in again
 
 
 def test_executable_bit_and_name_count(app: Path) -> None:
@@ -204,7 +337,7 @@ def test_refused_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / ".hidden").write_text("x")
+    (tmp_path / "empty" / "a.pyc").write_text("x")
     for name, state in {
         "gone": "is missing",
         "file": "is not a folder",

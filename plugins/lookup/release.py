@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
 import os
+import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
+from ansible.utils.display import Display
 
-ARCHIVES = Path(__file__).parents[2] / ".cache" / "releases"
+ROOT = Path(__file__).parents[2]
+ARCHIVES = ROOT / ".cache" / "releases"
+
+# Ansible gives the plugins of a repository no way to import a package next to them.
+sys.path.append(str(ROOT / "plugins"))
+
+from fleet_rules.shipping import IgnoreFileError, Shipping, summary
 
 DOCUMENTATION = """
 name: release
 short_description: Name and pack what an app's folder holds
 description:
   - The id is a hash of the folder's files, so the same code always has the same id.
-  - Hidden files, C(__pycache__), C(*.pyc) and the folder C(tests) at the top are left out. So are
-    C(*.whl) in the folder C(wheels) at the top, for the lock names their hashes.
+  - Everything in the folder ships, hidden files too, except for what a rule leaves out. The rules are in
+    C(plugins/fleet_rules/shipping.py), among them C(.git), virtual environments, C(__pycache__),
+    C(node_modules), the folder C(tests) at the top, and C(*.whl) in the folder C(wheels) at the top, for
+    the lock names their hashes. A file C(.paddockignore) in the folder has more, in the syntax of
+    C(.gitignore). C(.gitignore) itself has no effect.
+  - When a new archive is written, a line says how many files it has and what was left out.
 options:
   _terms:
     description: Folders of apps; the last part of the path is the app's name.
@@ -47,6 +59,8 @@ _raw:
   description:
     - One mapping a folder. C(id) has 12 hexadecimal digits.
     - C(archive) is the path of a reproducible C(.tar.gz), or null where none was asked for.
+    - C(files) is how many files it has.
+    - C(left_out) maps rules to how much each left out; a folder counts as one.
   type: list
   elements: dict
 """
@@ -82,19 +96,6 @@ def _read(path: Path, root: Path) -> File:
         raise _refuse(path, f"cannot be read: {error.strerror}", "a readable file") from None
 
 
-def _walk(folder: Path, root: Path) -> Iterator[File]:
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name == "__pycache__" or path.suffix == ".pyc":
-            continue
-        if path.parent == root / "wheels" and path.suffix == ".whl":
-            continue
-        if path.is_dir() and not path.is_symlink():
-            if path != root / "tests":
-                yield from _walk(path, root)
-        else:
-            yield _read(path, root)
-
-
 def release_files(folder: Path) -> list[File]:
     """Read the files of a release.
 
@@ -107,18 +108,36 @@ def release_files(folder: Path) -> list[File]:
     Raises:
         AnsibleError: The folder is missing, empty or holds what cannot be shipped.
     """
+    return read_folder(folder)[0]
+
+
+def read_folder(folder: Path) -> tuple[list[File], dict[str, int]]:
+    """Read the files of a release, and count what is left out.
+
+    Args:
+        folder: The folder of the app.
+
+    Returns:
+        The files sorted by path, and how much each rule left out.
+
+    Raises:
+        AnsibleError: The folder is missing, empty or holds what cannot be shipped.
+    """
     allowed = "a folder with the app's code"
     if not os.path.lexists(folder):
         raise _refuse(folder, "is missing", allowed)
     if not folder.is_dir():
         raise _refuse(folder, "is not a folder", allowed)
     try:
-        files = sorted(_walk(folder, folder))
+        shipping = Shipping(folder)
+        files = sorted(_read(path, folder) for path in shipping.files())
+    except IgnoreFileError as error:
+        raise AnsibleError(str(error)) from None
     except OSError as error:
         raise _refuse(folder, f"cannot be read: {error.strerror}", "a readable folder") from None
     if not files:
         raise _refuse(folder, "has no files", allowed)
-    return files
+    return files, dict(sorted(shipping.left_out.items()))
 
 
 def release_id(files: list[File]) -> str:
@@ -168,7 +187,7 @@ def write_whole(path: Path, content: bytes) -> None:
         content: Its content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Ansible's workers may be here at the same time: each has its own file, the last rename wins.
+    # A run may die here: what has the final name is whole.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -184,7 +203,7 @@ class LookupModule(LookupBase):
 
     def run(
         self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: object
-    ) -> list[dict[str, str | None]]:
+    ) -> list[dict[str, Any]]:
         """Name each folder's release and, if wanted, pack it.
 
         Args:
@@ -193,17 +212,36 @@ class LookupModule(LookupBase):
             **kwargs: The options.
 
         Returns:
-            The id and the archive of each release.
+            The id and the archive of each release, and what it is made of.
         """
         self.set_options(var_options=variables, direct=kwargs)
         return [self._release(Path(os.path.normpath(term))) for term in terms]
 
-    def _release(self, folder: Path) -> dict[str, str | None]:
-        files = release_files(folder)
-        identifier = release_id(files)
-        if not self.get_option("archive"):
-            return {"id": identifier, "archive": None}
-        archive = ARCHIVES / f"{folder.name}-{identifier}.tar.gz"
-        if not archive.exists():
+    def _release(self, folder: Path) -> dict[str, Any]:
+        files, left_out = read_folder(folder)
+        found = {"id": release_id(files), "archive": None, "files": len(files), "left_out": left_out}
+        if self.get_option("archive"):
+            archive = ARCHIVES / f"{folder.name}-{found['id']}.tar.gz"
+            found["archive"] = str(archive)
+            if not archive.exists():
+                self._write(archive, files, summary(folder.name, found["id"], len(files), left_out))
+        return found
+
+    def _write(self, archive: Path, files: list[File], line: str) -> None:
+        """Write an archive and say so, once, whichever of Ansible's workers comes first."""
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(archive.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if archive.exists():
+                return
             write_whole(archive, pack(files))
-        return {"id": identifier, "archive": str(archive)}
+        finally:
+            os.close(folder)
+        Display().display(line)
+        if any(file.path == ".env" for file in files):
+            Display().warning(
+                f"{line.partition(' ')[0]} ships its .env, which the app's user can read. The place for"
+                " secrets is environment: in apps.yml, from Ansible Vault. To keep the file here, name it in"
+                " .paddockignore."
+            )
