@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -605,7 +607,7 @@ def test_bad_lock(tmp_path: Path, lock: str, line: int, text: str) -> None:
 def test_tornado_is_pinned(tmp_path: Path) -> None:
     """A Tornado app brings Tornado; a Flask app need not bring Flask."""
     lock = tmp_path / "requirements.txt"
-    lock.write_text(f"--index-url https://a.org\nGunicorn==27.0.1; python_version > '3' \\\n {HASH}")
+    lock.write_text(f"Gunicorn==27.0.1; python_version > '3' \\\n {HASH}")
     [problem] = check_lock(lock, "tornado")
     assert problem.text == "tornado is missing; allowed: tornado==version"
     assert list(check_lock(lock, "flask")) == []
@@ -832,7 +834,7 @@ GROUP = "a group with at least one host; the inventory has"
         (
             lambda fleet: fleet.edit(APPS_FILE, "port: 8080", "port: 8080\n    entrypoint: wsgi:x"),
             f'{APPS_FILE}:6: apps[0].entrypoint is "wsgi:x"; allowed: module:object of a module in'
-            " app_src/shop",
+            " app_src/shop, or of a package that app_src/shop/requirements.txt names",
         ),
         (
             lambda fleet: (fleet.folder / "app_src" / "live" / "app.py").rename(
@@ -875,6 +877,43 @@ def test_bad_fleet(fleet: Fleet, change: Callable[[Fleet], object], line: str) -
     """Real runs: file and line are those of the inventory."""
     change(fleet)
     fleet.refuses(line)
+
+
+def test_dropped_line(fleet: Fleet) -> None:
+    """A line of a lock that has no effect is refused where it is."""
+    fleet.edit("app_src/live/requirements.txt", "gunicorn==", "-e .\ngunicorn==")
+    fleet.refuses('app_src/live/requirements.txt:2: line is "-e ."; allowed: name==version with --hash=')
+
+
+@pytest.mark.parametrize("edit", [False, True], ids=["other-hash", "other-source"])
+def test_own_wheel(fleet: Fleet, edit: bool) -> None:
+    """A wheel that is not what the lock means stops a run, whatever an earlier run has kept in its cache."""
+    name = "shop_core-1.0-py3-none-any.whl"
+    (fleet.folder / "app_src/shop/wheels").mkdir()
+    with zipfile.ZipFile(fleet.folder / "app_src/shop/wheels" / name, "w") as wheel:
+        wheel.writestr("app.py", '"""An app that is never started."""\n\napp = None\n')
+    content = (fleet.folder / "app_src/shop/wheels" / name).read_bytes()
+    lock = f"shop-core==1.0 --hash=sha256:{hashlib.sha256(content).hexdigest()}\ngunicorn=="
+    fleet.edit("app_src/shop/requirements.txt", "gunicorn==", lock)
+    fleet.accepts()
+    where = f"app_src/shop/requirements.txt:2: app_src/shop/wheels/{name}"
+    if edit:
+        fleet.write("app_src/shop/app.py", "app = 1\n")
+        fleet.refuses(
+            f"{where} is older than its source (app.py); allowed: a wheel of the code that is there"
+        )
+    else:
+        (fleet.folder / ".cache/wheels").mkdir(parents=True)
+        (fleet.folder / ".cache/wheels" / name).write_bytes(content)
+        with zipfile.ZipFile(fleet.folder / "app_src/shop/wheels" / name, "a") as wheel:
+            wheel.writestr("new.py", "")
+        fleet.refuses(f"{where} has the hash sha256:")
+
+
+def test_entrypoint_of_a_package(fleet: Fleet) -> None:
+    """What Gunicorn imports may be installed."""
+    fleet.edit(APPS_FILE, "port: 8080", "port: 8080\n    entrypoint: gunicorn.app:run")
+    fleet.accepts()
 
 
 def test_extra_variables(fleet: Fleet) -> None:

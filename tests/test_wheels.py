@@ -352,9 +352,11 @@ def test_many_workers(index: Index, asked: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("one>=1", ":1: is one>=1; allowed: name==version with --hash=sha256:..."),
-        ("\none==1.0", ":2: is one==1.0; allowed"),
-        ("one==1.* --hash=sha256:" + "0" * 64, ":1: is one==1.*; allowed"),
+        ("one>=1", ':1: one is "one>=1"; allowed: name==version with --hash=sha256:...'),
+        ("\none==1.0", ':2: one is "one==1.0"; allowed'),
+        ("one==1.* --hash=sha256:" + "0" * 64, ':1: one is "one==1.*"; allowed'),
+        ("--index-url https://u:s3cret@a.org/", ':1: line is "--index-url https://***@a.org/"; allowed: no'),
+        ("-e .", ':1: line is "-e ."; allowed: name==version with --hash=sha256:...; a project of your own'),
         ("one @ https://example.org/one.whl --hash=sha256:" + "0" * 64, "allowed: name==version"),
         (None, " is missing or no text; allowed: a lock"),
     ],

@@ -25,9 +25,10 @@ sys.path.append(str(ROOT / "plugins"))
 from fleet_rules.apps import App, check_apps, check_schema, sound_apps
 from fleet_rules.documents import check_inventories
 from fleet_rules.hosts import Host, check_group, check_hosts
+from fleet_rules.own_wheels import check_own_wheels
 from fleet_rules.problem import BROKEN, KeyPath, Problem, problem, show
 from fleet_rules.roles import PREFIXES, check_option
-from fleet_rules.sources import check_entrypoint, check_lock
+from fleet_rules.sources import check_entrypoint, check_lock, read_pins
 from fleet_rules.tls import check_tls
 
 # Role defaults that the rules compare. Other defaults may need facts, which are not known yet.
@@ -202,13 +203,15 @@ class ActionModule(ActionBase):
             except AnsibleError as error:
                 yield Problem(str(error), ("apps", index, "name"))
                 continue
-            if "entrypoint" in app and not check_entrypoint(folder, app["entrypoint"]):
+            lock = folder / "requirements.txt"
+            pins = read_pins(lock)
+            if "entrypoint" in app and not check_entrypoint(folder, app["entrypoint"], pins):
                 yield problem(
                     ("apps", index, "entrypoint"),
                     f"is {show(app['entrypoint'])}",
-                    f"module:object of a module in {folder}",
+                    f"module:object of a module in {folder}, or of a package that {lock} names",
                 )
-            for found in check_lock(folder / "requirements.txt", app.get("framework", "")):
+            for found in (*check_lock(lock, app.get("framework", "")), *check_own_wheels(folder, pins)):
                 yield replace(found, path=("apps", index, "name"))
 
     def _read(self, name: str) -> Variables:

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
+from .locks import Fault, Pin, make_command, parse_lock
+from .own_wheels import provides
 from .problem import Problem, problem, show
 
 # From this release on gthread lingers on kept-alive connections; before, deploys cost requests.
 OLDEST_GUNICORN = Version("27.0.1")
 
 
-def check_entrypoint(folder: Path, entrypoint: str) -> bool:
+def read_pins(lock: Path) -> list[Pin]:
+    """Read what a lock names exactly.
+
+    Args:
+        lock: The ``requirements.txt`` of the app.
+
+    Returns:
+        The packages; none where the file cannot be read.
+    """
+    text = _read(lock) or ""
+    return [found for found in parse_lock(text) if isinstance(found, Pin)]
+
+
+def check_entrypoint(folder: Path, entrypoint: str, pins: Sequence[Pin] = ()) -> bool:
     """Tell whether the module that Gunicorn imports is there.
 
     Args:
         folder: The folder of the app.
         entrypoint: ``module:object``.
+        pins: What the app's lock names.
 
     Returns:
-        True if it is.
+        True if it is in the folder, or comes with a package of the lock.
     """
-    module = folder.joinpath(*entrypoint.partition(":")[0].split("."))
-    return module.with_name(f"{module.name}.py").is_file() or (module / "__init__.py").is_file()
+    module = entrypoint.partition(":")[0]
+    path = folder.joinpath(*module.split("."))
+    if path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file():
+        return True
+    return provides(folder, pins, module)
 
 
 def check_lock(lock: Path, framework: str) -> Iterator[Problem]:
@@ -40,65 +56,34 @@ def check_lock(lock: Path, framework: str) -> Iterator[Problem]:
     Yields:
         A problem for each line that is wrong and each package that is missing.
     """
-    name = str(lock)
-    try:
-        text = lock.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        yield problem(
-            (),
-            "is missing or no text",
-            "a lock as uv pip compile --generate-hashes writes",
-            key=name,
-        )
+    text = _read(lock)
+    if text is None:
+        allowed = f"a lock with hashes, as this writes it: {make_command(lock)}"
+        yield problem((), "is missing or no text", allowed, key=str(lock))
         return
-    packages: set[str] = set()
-    for number, line in lock_lines(text):
-        where = f"{name}:{number}"
-        requirement, *options = re.split(r"\s+(?=--)", line)
-        try:
-            parsed = Requirement(requirement)
-            pin = _pin(parsed)
-        except (InvalidRequirement, InvalidVersion):
-            yield problem((), f"is {show(requirement)}", "name==version", key="line", where=where)
-            continue
-        package = canonicalize_name(parsed.name)
-        packages.add(package)
-        if pin is None or not any(option.startswith("--hash=") for option in options):
-            allowed = "name==version with --hash=sha256:..."
-            yield problem((), f"is {show(requirement)}", allowed, key=package, where=where)
-        elif package == "gunicorn" and pin < OLDEST_GUNICORN:
-            allowed = f"gunicorn=={OLDEST_GUNICORN} or later"
-            yield problem((), f"is {show(requirement)}", allowed, key=package, where=where)
+    found = list(parse_lock(text))
+    packages = {one.name if isinstance(one, Pin) else one.key for one in found}
+    left = [one for one in found if isinstance(one, Fault) and one.is_open]
+    for one in found:
+        where = f"{lock}:{one.number}"
+        if isinstance(one, Pin):
+            if one.name == "gunicorn" and one.version < OLDEST_GUNICORN:
+                allowed = f"gunicorn=={OLDEST_GUNICORN} or later"
+                yield problem((), f"is {show(str(one.requirement))}", allowed, key=one.name, where=where)
+        elif left and one is left[0]:
+            # A file that was never locked has one cause and one cure, however many lines it has.
+            more = ", ".join(str(other.number) for other in left[1:])
+            like = f" (also in line {more})" if more else ""
+            yield Problem(f"{one}{like}, as this writes it: {make_command(lock)}", where=where)
+        elif one not in left:
+            yield Problem(str(one), where=where)
     for package in {"gunicorn", framework} & {"gunicorn", "tornado"} - packages:
         oldest = f"=={OLDEST_GUNICORN} or later" if package == "gunicorn" else "==version"
-        yield problem((), "is missing", f"{package}{oldest}", key=package, where=f"{name}:1")
+        yield problem((), "is missing", f"{package}{oldest}", key=package, where=f"{lock}:1")
 
 
-def lock_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Join continued lines and leave out comments and options of pip.
-
-    Args:
-        text: A lock.
-
-    Yields:
-        The number of each requirement's first line, and the requirement with its options.
-    """
-    joined, start = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        start = start if joined else number
-        content = re.sub(r"(^|\s)#.*", "", line).strip()
-        joined += content.removesuffix("\\")
-        if content.endswith("\\"):
-            continue
-        if joined and not joined.startswith("-"):
-            yield start, joined.strip()
-        joined = ""
-    if joined:
-        yield start, joined.strip()
-
-
-def _pin(requirement: Requirement) -> Version | None:
-    match list(requirement.specifier):
-        case [only] if only.operator == "==" and not only.version.endswith("*"):
-            return Version(only.version)
-    return None
+def _read(lock: Path) -> str | None:
+    try:
+        return lock.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None

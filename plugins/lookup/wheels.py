@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -35,7 +35,8 @@ CACHE = ROOT / ".cache" / "wheels"
 # Ansible gives the plugins of a repository no way to import a package next to them.
 sys.path.append(str(ROOT / "plugins"))
 
-from fleet_rules.sources import lock_lines
+from fleet_rules.locks import Fault, parse_lock
+from fleet_rules.own_wheels import sha256
 
 DOCUMENTATION = """
 name: wheels
@@ -194,40 +195,20 @@ def read_lock(lock: Path, platform: Platform) -> list[Pin]:
             f"{lock} is missing or no text; allowed: a lock as uv pip compile --generate-hashes writes"
         ) from None
     pins: dict[str, Pin] = {}
-    for number, line in lock_lines(text):
-        written, *options = re.split(r"\s+(?=--)", line)
-        hashes = frozenset(re.findall(r"--hash=sha256:([0-9a-f]{64})\b", " ".join(options)))
-        try:
-            requirement = Requirement(written)
-        except InvalidRequirement:
-            requirement = Requirement("unreadable")
-        version = re.fullmatch(r"==([^*,]+)", str(requirement.specifier))
-        if not (version and hashes):
-            raise AnsibleError(
-                f"{lock}:{number}: is {written}; allowed: name==version with --hash=sha256:..."
-            )
+    for found in parse_lock(text):
+        if isinstance(found, Fault):
+            raise AnsibleError(f"{lock}:{found.number}: {found}")
+        requirement = found.requirement
         if requirement.marker and not requirement.marker.evaluate({**platform.markers, "extra": ""}):
             continue
-        pin = Pin(canonicalize_name(requirement.name), version[1], frozenset(requirement.extras), hashes)
+        version = next(iter(requirement.specifier)).version
+        pin = Pin(found.name, version, frozenset(requirement.extras), found.hashes)
         known = pins.setdefault(pin.name, pin)
         if known.version != pin.version:
             raise AnsibleError(
-                f"{lock}:{number}: {pin} conflicts with {known}; allowed: one version for {platform}"
+                f"{lock}:{found.number}: {pin} conflicts with {known}; allowed: one version for {platform}"
             )
     return sorted(pins.values())
-
-
-def sha256(path: Path) -> str:
-    """Hash a file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_wheels(pins: list[Pin], platform: Platform, folders: list[Path]) -> dict[Pin, Path]:
