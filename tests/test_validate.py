@@ -27,7 +27,7 @@ from complete_apps import complete_apps  # noqa: E402
 from fleet_rules.apps import check_apps, check_schema, sound_apps  # noqa: E402
 from fleet_rules.hosts import Host, check_group, check_hosts  # noqa: E402
 from fleet_rules.problem import did_you_mean, show, show_path  # noqa: E402
-from fleet_rules.roles import check_option  # noqa: E402
+from fleet_rules.roles import check_option, is_foreign  # noqa: E402
 from fleet_rules.sources import check_entrypoint, check_lock  # noqa: E402
 
 SCHEMA = json.loads((ROOT / "inventory" / "apps.schema.json").read_text())
@@ -560,6 +560,16 @@ def test_bad_option(name: str, value: object, text: str) -> None:
     assert problem.text.startswith(text)
 
 
+def test_option_of_another_role() -> None:
+    """What looks like nothing of ours is another role's; under our own prefixes nothing is."""
+    for name in ("nginx_vhosts", "nginx_ssl_log", "app_env", "app_port", "app_user"):
+        assert is_foreign(name, OPTIONS, ["port", "environment"]), name
+    for name in ("nginx_prot", "nginx_header", "app_prot", "app_sorce", "fleet_x", "balancer_x", "nginx_log"):
+        assert not is_foreign(name, OPTIONS, ["port", "environment"]), name
+    [problem] = check_option("app_prot", 1, OPTIONS, ["port"])
+    assert problem.text.endswith("(did you mean the key port of an app?)")
+
+
 def test_good_option() -> None:
     """Options of the right type pass; a prefix whose role is absent is not judged."""
     for name, value in {
@@ -919,6 +929,55 @@ def test_entrypoint_of_a_package(fleet: Fleet) -> None:
 def test_extra_variables(fleet: Fleet) -> None:
     """A mistyped variable of the command line is found too."""
     fleet.refuses("<CLI option '-e'>: nginx_prot is unknown", "-e", "nginx_prot=81")
+
+
+def test_variables_of_other_roles(fleet: Fleet) -> None:
+    """A shared inventory may have them: one warning lists them, whatever their values."""
+    fleet.write(
+        "inventory/group_vars/all/x.yml", "nginx_vhosts: []\ngunicorn_pidfile: 7\nnginx_x: '{{ y }}'\n"
+    )
+    output = fleet.accepts()
+    listed = "No role of Paddock has the variables gunicorn_pidfile, nginx_vhosts, nginx_x; they are left"
+    assert " ".join(output.split()).count(listed) == 1, output
+
+
+def test_gunicorn_file_of_the_app(fleet: Fleet) -> None:
+    """It is never read, and the run says so."""
+    fleet.write("app_src/shop/gunicorn.conf.py", "workers = 9\n")
+    assert "app_src/shop/gunicorn.conf.py has no effect" in fleet.accepts()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "line"),
+    [
+        (APPS_FILE, "port: 8081", "prot: 8081", f"{APPS_FILE}:11: apps[1].prot is unknown"),
+        (APPS_FILE, "port: 8081", "port: '{{ gone }}'", f"{APPS_FILE}:11: apps[1].port is"),
+        (APPS_FILE, "port: 8081", "port: 8081\n    environment: {K: '{{ gone }}'}", f"{APPS_FILE}:12: "),
+        (APPS_FILE, "name: live", "name: life", f"{APPS_FILE}:9: app_src/life is missing"),
+        (
+            "inventory/group_vars/all/fleet.yml",
+            'fleet_sources: ["{{ fleet_address }}"]',
+            "fleet_sources: '{{ gone }}'",
+            "inventory/group_vars/all/fleet.yml:11: fleet_sources is",
+        ),
+    ],
+    ids=["mistyped-key", "undefined", "undefined-in-environment", "no-folder", "undefined-option"],
+)
+def test_consequences_are_not_said(fleet: Fleet, file: str, old: str, new: str, line: str) -> None:
+    """A file that the user never touched is not criticised for what is wrong elsewhere."""
+    for name in ("fleet.yml", "roles.yml"):
+        shutil.copy(ROOT / "inventory/group_vars/all" / name, fleet.folder / "inventory/group_vars/all")
+    fleet.accepts()
+    fleet.edit(file, old, new)
+    fleet.refuses(line)
+    assert "roles.yml" not in fleet.run().output
+
+
+def test_variables_that_name_each_other(fleet: Fleet) -> None:
+    """A circle is said, for nothing else is its cause."""
+    circle = "nginx_port: '{{ nginx_status_port }}'\nnginx_status_port: '{{ nginx_port }}'\n"
+    fleet.write("inventory/group_vars/all/x.yml", circle)
+    fleet.refuses('inventory/group_vars/all/x.yml:1: nginx_port is "{{ nginx_status_port }}"')
 
 
 def test_facts_are_no_option(fleet: Fleet) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,83 +23,14 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "plugins"))
 
 from fleet_rules.apps import App, check_apps, check_schema, sound_apps
-from fleet_rules.documents import check_inventories
+from fleet_rules.documents import check_inventories, relative
 from fleet_rules.hosts import Host, check_group, check_hosts
 from fleet_rules.own_wheels import check_own_wheels
-from fleet_rules.problem import BROKEN, KeyPath, Problem, problem, show
-from fleet_rules.roles import PREFIXES, check_option
+from fleet_rules.problem import BROKEN, Problem, problem, show
+from fleet_rules.roles import check_option, is_foreign
 from fleet_rules.sources import check_entrypoint, check_lock, read_pins
 from fleet_rules.tls import check_tls
-
-# Role defaults that the rules compare. Other defaults may need facts, which are not known yet.
-COMPARED = (
-    "gunicorn_keepalive",
-    "nginx_hsts_seconds",
-    "nginx_port",
-    "nginx_status_port",
-    "nginx_tls_port",
-    "nginx_upstream_keepalive",
-)
-
-
-def _relative(path: str) -> str:
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
-class Variables:
-    """The variables of a host: what the inventory says and what comes out of it."""
-
-    def __init__(
-        self,
-        raw: dict[str, Any],
-        defaults: dict[str, Any],
-        template: Callable[[Any], Any],
-        host: str,
-    ) -> None:
-        """Render what the rules look at.
-
-        Args:
-            raw: The variables as written.
-            defaults: The defaults of the roles.
-            template: Renders a value in the context of the host.
-            host: The name of the host.
-        """
-        self.raw = raw
-        self.problems: list[Problem] = []
-        self._host = host
-        self._template = template
-        facts = raw.get("ansible_facts", {})
-        self.options = [name for name in raw if name.startswith(PREFIXES) and name not in facts]
-        self.values: dict[str, Any] = {}
-        for name in self.options:
-            self.values[name] = self._render(raw[name], (name,))
-        if "apps" in raw:
-            self.values["apps"] = self._render(raw["apps"], ("apps",))
-        if "ansible_host" in raw and "fleet_address" not in raw:
-            self.values["fleet_address"] = self._render(raw["ansible_host"], ("ansible_host",))
-        found = len(self.problems)
-        for name in COMPARED:
-            if name in defaults and name not in self.values:
-                self.values[name] = self._render(defaults[name], (name,))
-        del self.problems[found:]
-
-    def _render(self, value: object, path: KeyPath) -> object:
-        """Render leaf by leaf, so that an error names its very key."""
-        if isinstance(value, Mapping):
-            return {key: self._render(item, (*path, key)) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._render(item, (*path, index)) for index, item in enumerate(value)]
-        try:
-            return self._template(value)
-        except AnsibleError as error:
-            # The hosts' facts are not known yet; the role looks at the option when they are.
-            if path[0] == "fleet_address" or path[0] == "apps" or "ansible_facts" not in str(value):
-                reason = str(error).partition("\n")[0].rstrip(".")
-                state = f"is {show(value, secret='environment' in path)}"
-                allowed = f"a value that can be rendered ({reason})"
-                self.problems.append(problem(path, state, allowed, host=self._host))
-            return BROKEN
+from fleet_rules.variables import Variables
 
 
 class ActionModule(ActionBase):
@@ -130,7 +61,11 @@ class ActionModule(ActionBase):
         self.task_vars = task_vars or {}
         self.groups = self.task_vars["groups"]
         self.hosts: dict[str, Variables] = {}
-        if lines := self._lines():
+        self.warnings: dict[str, None] = {}
+        lines = self._lines()
+        for warning in self.warnings:
+            Display().warning(warning)
+        if lines:
             count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
             message = "\n".join([f"{count}; no host was contacted or changed:", *lines])
             return result | {"failed": True, "msg": message}
@@ -154,6 +89,24 @@ class ActionModule(ActionBase):
         return [f"{key[0]}: {texts[key]}" for key in sorted(texts, key=position)]
 
     def _problems(self) -> Iterator[Problem]:
+        """Find what is wrong, without what only follows from that."""
+        found = list(self._all_problems())
+        faulty = {str(one.path[0]) for one in found if one.path}
+        faulty |= {str(one.path[0]) for host in self.hosts.values() for one in host.problems}
+        causes = [one for host in self.hosts.values() for one in host.causes(faulty)]
+        yield from found
+        # Nothing is let pass: should each seem to follow from another, all are said.
+        yield from causes or [one for host in self.hosts.values() for one in host.problems if not found]
+        if foreign := {name for host in self.hosts.values() for name in host.foreign}:
+            self.warnings[
+                f"No role of Paddock has the variables {', '.join(sorted(foreign))}; they are left to others."
+                " What describes an app is a key of it in apps.yml."
+            ] = None
+
+    def _foreign(self, name: str) -> bool:
+        return is_foreign(name, self._options, self._app_keys)
+
+    def _all_problems(self) -> Iterator[Problem]:
         backends, balancers = self.given["backends"], self.given["balancers"]
         unread = list(check_inventories(self.task_vars.get("ansible_inventory_sources") or ()))
         yield from unread
@@ -166,10 +119,9 @@ class ActionModule(ActionBase):
         hosts: dict[str, Host] = {}
         for name in dict.fromkeys([*members[backends], *members[balancers]]):
             variables = self.hosts[name] = self._read(name)
-            yield from variables.problems
             for option in variables.options:
                 if (value := variables.values[option]) is not BROKEN:
-                    for found in check_option(option, value, self._options):
+                    for found in check_option(option, value, self._options, self._app_keys):
                         yield replace(found, host=name)
             # Most often all hosts have the same apps, and then one look is enough.
             given = {"apps": variables.values["apps"]} if "apps" in variables.values else {}
@@ -197,12 +149,17 @@ class ActionModule(ActionBase):
         for index, app in enumerate(apps):
             if "name" not in app:
                 continue
-            folder = Path(_relative(os.path.normpath(self.given["app_src"]))) / app["name"]
+            folder = Path(relative(os.path.normpath(self.given["app_src"]))) / app["name"]
             try:
                 lookup.run([str(folder)], self.task_vars, archive=False)
             except AnsibleError as error:
                 yield Problem(str(error), ("apps", index, "name"))
                 continue
+            if (folder / "gunicorn.conf.py").is_file():
+                self.warnings[
+                    f"{folder}/gunicorn.conf.py has no effect: Gunicorn's settings are keys of the app in"
+                    " apps.yml (workers, threads, timeout)."
+                ] = None
             lock = folder / "requirements.txt"
             pins = read_pins(lock)
             if "entrypoint" in app and not check_entrypoint(folder, app["entrypoint"], pins):
@@ -221,7 +178,7 @@ class ActionModule(ActionBase):
         groups = {self.given["backends"]: [], self.given["balancers"]: [], **self.groups}
         context = {**self._defaults, **raw, "hostvars": hostvars, "groups": groups}
         templar = self._templar.copy_with_new_env(available_variables=context)
-        return Variables(raw, self._defaults, templar.template, name)
+        return Variables(raw, self._defaults, templar.template, name, self._foreign)
 
     def _locate(self, found: Problem) -> str:
         """Return file and line of the value, or of what is next around it."""
@@ -241,15 +198,19 @@ class ActionModule(ActionBase):
                 )
         if origin and origin.path:
             line = f":{origin.line_num}" if origin.line_num else ""  # JSON has no lines
-            return f"{_relative(origin.path)}{line}"
+            return f"{relative(origin.path)}{line}"
         if origin and origin.description:
             return origin.description
         sources = self.task_vars.get("ansible_inventory_sources") or ["inventory"]
-        return ", ".join(_relative(source) for source in sources)
+        return ", ".join(relative(source) for source in sources)
 
     @cached_property
     def _schema(self) -> dict[str, Any]:
         return json.loads((ROOT / "inventory" / "apps.schema.json").read_text())
+
+    @property
+    def _app_keys(self) -> dict[str, Any]:
+        return self._schema["$defs"]["app"]["properties"]
 
     @cached_property
     def _complete(self) -> Callable[[list[App]], list[App]]:

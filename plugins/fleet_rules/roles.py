@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -52,6 +53,13 @@ PREFIXES = (
     "fleet_",
 )
 
+# These prefixes nobody else has.
+OURS = ("balancer", "fleet")
+
+# How much a mistyped word has in common with the right one; found on names of widely used roles.
+_CLOSE = 0.75
+_LONGER = 2
+
 _KINDS = {
     "bool": "true or false",
     "dict": "a mapping",
@@ -65,24 +73,27 @@ _KINDS = {
 Options = Mapping[str, Mapping[str, Any]]
 
 
-def check_option(name: str, value: object, options: Options) -> Iterator[Problem]:
+def check_option(
+    name: str, value: object, options: Options, app_keys: Iterable[str] = ()
+) -> Iterator[Problem]:
     """Check a variable under one of our prefixes.
 
     Args:
         name: The name of the variable.
         value: Its value.
         options: The options of all roles, by name.
+        app_keys: The keys of an app.
 
     Yields:
         A problem if no role has the option, or if the value does not fit to it.
     """
-    prefix = f"{name.partition('_')[0]}_"
-    known = [option for option in options if option.startswith(prefix)]
-    known += [variable for variable in FLEET_VARIABLES if variable.startswith(prefix)]
+    known = _known(name, options)
     if name in FLEET_VARIABLES | RESULTS or not known:
         return
     if name not in options:
-        hint = did_you_mean(name, known)
+        word = name.removeprefix("app_")
+        key = next((key for key in app_keys if _alike(word, key)), "") if word != name else ""
+        hint = f" (did you mean the key {key} of an app?)" if key else did_you_mean(name, known)
         allowed = f"{', '.join(sorted(known))}{hint}"
         yield problem((name,), "is unknown", allowed)
         return
@@ -90,6 +101,37 @@ def check_option(name: str, value: object, options: Options) -> Iterator[Problem
     if message := _mismatch(name, value, option):
         detail = f" ({message})" if "options" in option else ""
         yield problem((name,), f"is {show(value)}", f"{_describe(option)}{detail}")
+
+
+def is_foreign(name: str, options: Options, app_keys: Iterable[str]) -> bool:
+    """Tell whether a variable under one of our prefixes is another one's, such as ``nginx_vhosts``.
+
+    Args:
+        name: The name of the variable.
+        options: The options of all roles, by name.
+        app_keys: The keys of an app: one of these after ``app_`` may be mistyped, too.
+
+    Returns:
+        True if no role has it, and if it does not look like something of ours that is mistyped.
+    """
+    prefix, _, word = name.partition("_")
+    known = _known(name, options)
+    if name in options or name in FLEET_VARIABLES | RESULTS or not known or prefix in OURS:
+        return False
+    words = [other.partition("_")[2] for other in known]
+    keys = set(app_keys) if prefix == "app" else set()
+    # An app_port of another role is none of our business; an app_prot is nobody's.
+    return word in keys or not any(_alike(word, other) for other in [*words, *keys])
+
+
+def _known(name: str, options: Options) -> list[str]:
+    prefix = f"{name.partition('_')[0]}_"
+    return [other for other in [*options, *FLEET_VARIABLES] if other.startswith(prefix)]
+
+
+def _alike(word: str, other: str) -> bool:
+    close = difflib.SequenceMatcher(None, word, other).ratio() >= _CLOSE
+    return close and abs(len(word) - len(other)) <= _LONGER
 
 
 def _mismatch(name: str, value: object, option: dict[str, Any]) -> str:
