@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ def test_deployed_release_is_whole(deployed: Any) -> None:
     deployed.assert_whole()
 
 
-def test_no_tests_and_no_hidden_files(deployed: Any) -> None:
+def test_no_tests(deployed: Any) -> None:
     """They stay on the control node."""
     app = f"{deployed.home}/releases/{deployed.release}/app"
     assert deployed.host.check_output(f"ls -A {app}").split() == [
@@ -26,6 +27,25 @@ def test_no_tests_and_no_hidden_files(deployed: Any) -> None:
         "requirements.in",
         "requirements.txt",
     ]
+
+
+def test_hidden_files_arrive(source: Any) -> None:
+    """What is in the folder is on the host, except for what a rule leaves out; the run counts that."""
+    arrive = ["uploads/.gitkeep", ".flaskenv", "static/.well-known/assetlinks.json"]
+    stay = [".venv/pyvenv.cfg", "env/pyvenv.cfg", "node_modules/a/index.js", "dev.sqlite"]
+    for name in (*arrive, *stay):
+        (source.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (source.folder / name).write_text(name)
+    (source.folder / ".paddockignore").write_text("*.sqlite\n")
+    source.change(f"# {uuid.uuid4()}\n")  # only a new archive is told of
+    rules = (
+        r"\.paddockignore \(1\), \.venv \(1\), .*node_modules \(1\), tests \(1\), virtual environment \(1\)"
+    )
+    assert re.search(rf"changing \w{{12}}: 7 files; left out: {rules}", source.run().output)
+    source.assert_whole()
+    there = source.host.check_output(f"cd {source.home}/releases/{source.release}/app && find . -type f")
+    found = there.replace("./", "").split()
+    assert [name for name in (*arrive, *stay) if name in found] == arrive
 
 
 def test_everything_is_compiled(deployed: Any) -> None:
