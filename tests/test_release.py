@@ -135,6 +135,8 @@ def shipped(app: Path) -> set[str]:
         ("frontend/node_modules/a/index.js", "node_modules"),
         (".pytest_cache/README.md", ".pytest_cache"),
         ("static/.DS_Store", ".DS_Store"),
+        (".coverage", ".coverage"),
+        ("lib/.app.py.swp", ".*.sw?"),
         ("__pycache__/a.txt", "__pycache__"),
         ("lib/__pycache__/b", "__pycache__"),
         ("a.pyc", "*.pyc"),
@@ -173,6 +175,12 @@ def test_left_out_folders_are_not_walked(app: Path) -> None:
     found = release(app, archive=False)
     assert found["left_out"] == {"node_modules": 1, "__pycache__": 3, "*.pyc": 3}
     assert found["files"] == 3
+
+
+def test_file_that_is_open_in_an_editor(app: Path) -> None:
+    """Emacs marks it by a symlink that leads nowhere; a deploy goes on all the same."""
+    (app / ".#app.py").symlink_to("me@here.1")
+    assert release(app)["left_out"] == {".#*": 1}
 
 
 def test_git_ignored_files_arrive(app: Path) -> None:

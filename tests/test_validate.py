@@ -903,9 +903,13 @@ def test_own_wheel(fleet: Fleet, edit: bool) -> None:
     with zipfile.ZipFile(fleet.folder / "app_src/shop/wheels" / name, "w") as wheel:
         wheel.writestr("app.py", '"""An app that is never started."""\n\napp = None\n')
     content = (fleet.folder / "app_src/shop/wheels" / name).read_bytes()
-    lock = f"shop-core==1.0 --hash=sha256:{hashlib.sha256(content).hexdigest()}\ngunicorn=="
-    fleet.edit("app_src/shop/requirements.txt", "gunicorn==", lock)
-    fleet.accepts()
+    line = f"shop-core==1.0 --hash=sha256:{hashlib.sha256(content).hexdigest()}"
+    unused = (
+        f"{name} is not installed: app_src/shop/requirements.txt does not name shop-core. To have it, add "
+    )
+    assert f"{unused}{line}".replace(" ", "") in "".join(fleet.accepts().split())
+    fleet.edit("app_src/shop/requirements.txt", "gunicorn==", f"{line}\ngunicorn==")
+    assert "not installed" not in fleet.accepts()
     where = f"app_src/shop/requirements.txt:2: app_src/shop/wheels/{name}"
     if edit:
         fleet.write("app_src/shop/app.py", "app = 1\n")

@@ -94,7 +94,7 @@ COMMANDS = {
         (
             "inventory/group_vars/backends.yml",
             "- a\n",
-            "inventory/group_vars/backends.yml:1: cannot be used (failed to combine variables",
+            "inventory/group_vars/backends.yml:1: is a list; allowed: a mapping of variables",
         ),
     ],
     ids=["indentation", "bracket", "quotes", "control", "list"],

@@ -25,7 +25,7 @@ sys.path.append(str(ROOT / "plugins"))
 from fleet_rules.apps import App, check_apps, check_schema, sound_apps
 from fleet_rules.documents import check_inventories, relative
 from fleet_rules.hosts import Host, check_group, check_hosts
-from fleet_rules.own_wheels import check_own_wheels
+from fleet_rules.own_wheels import check_own_wheels, unused_wheels
 from fleet_rules.problem import BROKEN, Problem, problem, show
 from fleet_rules.roles import check_option, is_foreign
 from fleet_rules.sources import check_entrypoint, check_lock, read_pins
@@ -162,6 +162,7 @@ class ActionModule(ActionBase):
                 ] = None
             lock = folder / "requirements.txt"
             pins = read_pins(lock)
+            self.warnings |= dict.fromkeys(unused_wheels(folder, pins))
             if "entrypoint" in app and not check_entrypoint(folder, app["entrypoint"], pins):
                 yield problem(
                     ("apps", index, "entrypoint"),

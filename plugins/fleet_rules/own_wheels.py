@@ -98,6 +98,28 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def unused_wheels(folder: Path, pins: Sequence[Pin]) -> Iterator[str]:
+    """Find wheels that no host gets.
+
+    Args:
+        folder: The folder of the app.
+        pins: What its lock names.
+
+    Yields:
+        A warning for each wheel of a package that the lock does not name.
+    """
+    locked = {pin.name for pin in pins}
+    for path in sorted((folder / "wheels").glob("*.whl")):
+        try:
+            name, version, _, _ = parse_wheel_filename(path.name)
+        except InvalidWheelFilename:
+            continue
+        if name not in locked:
+            line = f"{name}=={version} --hash=sha256:{sha256(path)}"
+            lock = folder / "requirements.txt"
+            yield f"{path} is not installed: {lock} does not name {name}. To have it, add {line}"
+
+
 def provides(folder: Path, pins: Sequence[Pin], module: str) -> bool:
     """Tell whether a package of the lock has a module, as far as this machine can know.
 

@@ -26,6 +26,9 @@ RULES = (
     ".idea",
     ".vscode",
     ".DS_Store",
+    ".coverage",
+    ".*.sw?",  # an editor has the file open
+    ".#*",
     "/tests/",
     "/wheels/*.whl",  # they travel with the environment
     "/wheels/.gitignore",  # uv build writes it

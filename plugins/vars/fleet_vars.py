@@ -135,8 +135,11 @@ def _explain(loader: DataLoader, path: str, error: AnsibleError) -> str:
     text = loader.get_text_file_contents(path)
     fault = next((one for one in causes if isinstance(one, YAMLError)), None)
     if fault is None:
-        reason = str(causes[-1]).rstrip(".")
-        return f"{relative(path)}:1: cannot be used ({reason}); allowed: a mapping of variables"
+        content = loader.load_from_file(path, unsafe=True)
+        reason = (
+            "is a list" if isinstance(content, list) else f"cannot be used ({str(causes[-1]).rstrip('.')})"
+        )
+        return f"{relative(path)}:1: {reason}; allowed: a mapping of variables"
     with open(path, "rb") as file:
         where, what = explain_yaml(fault, path, text, secret=is_encrypted_file(file))
     return f"{where}: {what}"
