@@ -221,11 +221,20 @@ def test_ignore_file_agrees_with_git(app: Path) -> None:
         "*.csv\n!data/\n",
         "data\n!/data\n*.log\n",
     ):
-        put(app, ".gitignore", patterns)
+        put(app, ".gitignore", f"{patterns}!/requirements.txt\n")  # the lock always ships
         put(app, ".paddockignore", patterns)
         listed = [*git, "ls-files", "--others", "--exclude-standard"]
         expected = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
         assert sorted(shipped(app)) == sorted(expected), patterns
+
+
+def test_lock_is_never_left_out(app: Path) -> None:
+    """Or another lock would have the name of the release before."""
+    put(app, ".paddockignore", "*.txt\n/requirements.*\n")
+    before = identifier(app)
+    put(app, "requirements.txt", "gunicorn==27.0.2\n")
+    assert identifier(app) != before
+    assert "requirements.txt" in shipped(app)
 
 
 @pytest.mark.parametrize(

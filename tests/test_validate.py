@@ -632,6 +632,11 @@ def test_entrypoint(tmp_path: Path) -> None:
     assert check_entrypoint(tmp_path, "shop.wsgi:create_app()")
     assert not check_entrypoint(tmp_path, "app:app")
     assert not check_entrypoint(tmp_path, "shop.asgi:app")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "app.py").touch()
+    assert not check_entrypoint(tmp_path, "tests.app:app"), "does not ship"
+    (tmp_path / ".paddockignore").write_text("shop/\n")
+    assert not check_entrypoint(tmp_path, "shop.wsgi:app"), "does not ship"
 
 
 def test_filter_fills_in_defaults() -> None:

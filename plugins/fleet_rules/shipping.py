@@ -54,7 +54,8 @@ class Shipping:
         """
         self.root = root
         self.left_out: Counter[str] = Counter()
-        lines = [*RULES, *_own_rules(root / IGNORE_FILE)]
+        # The lock is part of what a release is named after: another lock is another release.
+        lines = [*RULES, *_own_rules(root / IGNORE_FILE), "!/requirements.txt"]
         self._spec = GitIgnoreSpec.from_lines(lines)
         # To Git, `data/**` is what is in the folder, not the folder; to the library it is both. And here
         # each folder is asked about by itself, so the last pattern decides, as it does in Git.
@@ -72,6 +73,20 @@ class Shipping:
             OSError: A folder cannot be read.
         """
         yield from self._walk(self.root)
+
+    def ships(self, path: Path) -> bool:
+        """Tell whether a file is there and ships.
+
+        Args:
+            path: A path in the folder.
+
+        Returns:
+            True if no rule leaves out the file or a folder above it.
+        """
+        above = [one for one in path.parents if one.is_relative_to(self.root) and one != self.root]
+        return (
+            path.is_file() and not self._rule(path, False) and not any(self._rule(one, True) for one in above)
+        )
 
     def _walk(self, folder: Path) -> Iterator[Path]:
         for path in sorted(folder.iterdir()):

@@ -10,6 +10,7 @@ from packaging.version import Version
 from .locks import Fault, Pin, make_command, parse_lock
 from .own_wheels import provides
 from .problem import Problem, problem, show
+from .shipping import Shipping
 
 # From this release on gthread lingers on kept-alive connections; before, deploys cost requests.
 OLDEST_GUNICORN = Version("27.0.1")
@@ -37,11 +38,12 @@ def check_entrypoint(folder: Path, entrypoint: str, pins: Sequence[Pin] = ()) ->
         pins: What the app's lock names.
 
     Returns:
-        True if it is in the folder, or comes with a package of the lock.
+        True if it ships with the folder, or comes with a package of the lock.
     """
     module = entrypoint.partition(":")[0]
     path = folder.joinpath(*module.split("."))
-    if path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file():
+    shipping = Shipping(folder)
+    if shipping.ships(path.with_name(f"{path.name}.py")) or shipping.ships(path / "__init__.py"):
         return True
     return provides(folder, pins, module)
 
