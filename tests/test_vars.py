@@ -173,7 +173,7 @@ def test_playbook_of_an_environment(checkout: Checkout) -> None:
     task = "{ansible.builtin.debug: {msg: 'has {{ apps[0].name }}, {{ fleet_batch }}'}}"
     checkout.write("playbooks/show.yml", f"- hosts: balancers\n  gather_facts: false\n  tasks: [{task}]\n")
     done = checkout.call("ansible-playbook", "--inventory=inventory/staging/hosts.yml", "playbooks/show.yml")
-    assert "msg: has mine, 1" in done.stdout, done.stdout + done.stderr
+    assert "\nhas mine, 1\n" in done.stdout, done.stdout + done.stderr
 
 
 def test_two_inventories(checkout: Checkout) -> None:
