@@ -317,30 +317,51 @@ def test_apps_with_names(nginx: Callable[..., Directive]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "words", "target", "rewrite", "prefix"),
+    ("route", "words", "target", "prefix"),
     [
-        ({"path": "/a/"}, ["/a/"], "http://shop", [], []),
-        ({"path": "/a/", "to": "/"}, ["/a/"], "http://shop", ["(?s)^/a/(.*)$", "/$1"], ["/a"]),
-        ({"path": "/a/b/", "to": "/"}, ["/a/b/"], "http://shop", ["(?s)^/a/b/(.*)$", "/$1"], ["/a/b"]),
-        ({"path": "/a.b/", "to": "/b/"}, ["/a.b/"], "http://shop", ["(?s)^/a\\.b/(.*)$", "/b/$1"], []),
-        ({"path": "/a", "exact": True, "to": "/"}, ["=", "/a"], "http://shop/", [], []),
-        ({"path": "/", "to": "/"}, ["/"], "http://shop", ["(?s)^/(.*)$", "/$1"], []),
+        ({"path": "/a/"}, ["/a/"], "http://shop", []),
+        ({"path": "/a/", "to": "/"}, ["/a/"], "http://shop/$1", ["/a"]),
+        ({"path": "/a/b/", "to": "/"}, ["/a/b/"], "http://shop/$1", ["/a/b"]),
+        ({"path": "/a.b/", "to": "/b/"}, ["/a.b/"], "http://shop/b/$1", []),
+        ({"path": "/a", "exact": True, "to": "/"}, ["=", "/a"], "http://shop/", []),
+        ({"path": "/", "to": "/"}, ["/"], "http://shop/$1", []),
     ],
 )
 def test_route(
-    nginx: Callable[..., Directive],
-    route: dict[str, Any],
-    words: list[str],
-    target: str,
-    rewrite: list[str],
-    prefix: list[str],
+    nginx: Callable[..., Directive], route: dict[str, Any], words: list[str], target: str, prefix: list[str]
 ) -> None:
     """A route says what is matched, and what the app sees instead."""
     (location,) = servers(nginx(apps=[{**app(), "routes": [route]}]))["*"].find("location", *words)
     assert location.find("proxy_pass") == [["proxy_pass", target]]
-    assert location.find("rewrite") == ([["rewrite", *rewrite, "break"]] if rewrite else [])
     assert [found[2] for found in location.find("set", "$stripped_prefix")] == prefix
 
+    assert [found[-1] for found in location.find("rewrite")] == (
+        ["$request_uri", "break"] if "$" in target else []
+    )
+    # Whatever is not understood reaches no app.
+    assert location.find("return") == ([["return", "400"]] if "$" in target else [])
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "rest"),
+    [
+        ("/a/", "/a/", ""),
+        ("/a/", "/a/b%2Fc//d?e=/f/", "b%2Fc//d?e=/f/"),
+        ("/a/", "/a/?", "?"),
+        ("/a/", "/a//b", "/b"),
+        ("/a/", "//%61%2Fb", "b"),
+        ("/a.b/c/", "/a%2eb/%2F/%63/%2F", "%2F"),
+        ("/", "/b", "b"),
+    ],
+)
+def test_rest_of_a_path(nginx: Callable[..., Directive], path: str, sent: str, rest: str) -> None:
+    """However a prefix is spelled, what follows it is as it was sent."""
+    http = nginx(apps=[app(routes=[{"path": path, "to": "/x/"}])])
+    (location,) = servers(http)["*"].find("location", path)
+    _, (_, regex, target, _) = location.find("rewrite")
+    matched = re.match(regex, sent)
+    assert matched
+    assert (target, matched[1]) == ("/x/$1", rest)
 
 def test_time_limits(nginx: Callable[..., Directive]) -> None:
     """Connecting is tried often, a slow request once, and a reload waits for the slowest app."""

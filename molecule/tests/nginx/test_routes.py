@@ -23,6 +23,16 @@ testinfra_hosts = ["ansible://balancers"]
         ("/stripped/a/b?c=d", "stripped", "/a/b?c=d"),
         ("/stripped/ws", "stripped", "/ws"),
         ("/kept/deeper/a", "stripped", "/below/a"),
+        # As it was sent, but for the prefix: a %2F is no /, and // is not /.
+        ("/stripped/a%2Fb//c?x=1", "stripped", "/a%2Fb//c?x=1"),
+        ("/stripped/%61%3f%23%20?x=%2F&y=//", "stripped", "/%61%3f%23%20?x=%2F&y=//"),
+        ("/stripped/?", "stripped", "/?"),
+        ("/stripped/a//", "stripped", "/a//"),
+        ("/kept/deeper/a%2fb//c", "stripped", "/below/a%2fb//c"),
+        # The prefix in another spelling is the same route.
+        ("//stripped/a/b?c=d", "stripped", "/a/b?c=d"),
+        ("/%73tripped/a?c=d", "stripped", "/a?c=d"),
+        ("/stripped//ws?c=d", "stripped", "/ws?c=d"),
     ],
 )
 def test_path(balancer: Balancer, path: str, app: str, uri: str) -> None:
@@ -46,6 +56,24 @@ def test_path_without_its_slash(balancer: Balancer) -> None:
     """The redirect names no host, so it works behind any name and port."""
     answer = balancer.ask("/stripped?a=b")
     assert (answer.status, answer.header("Location")) == (301, ["/stripped/?a=b"])
+
+
+@pytest.mark.parametrize(
+    "path", ["/stripped/../kept/", "/stripped/a/%2e%2e/b", "/stripped/a%2f..%2fb", "/stripped/."]
+)
+def test_dots_are_refused(balancer: Balancer, path: str) -> None:
+    """A path that says another place than its route reaches no app."""
+    answer = balancer.ask(path)
+    assert answer.status == 400
+    assert balancer.arrived(answer.id) == []
+
+
+@pytest.mark.parametrize("location", ["/below", "http://example.org/below", "https://example.org:8443/x?y=z"])
+@pytest.mark.parametrize("path", ["/stripped/a", "//stripped/a", "/kept/", "/two"])
+def test_redirect_of_the_app(balancer: Balancer, path: str, location: str) -> None:
+    """The app knows its names and its prefix: what it says is passed on."""
+    answer = balancer.ask(f"{path}?status=302&header=Location:{location.replace('?', '%3F')}")
+    assert (answer.status, answer.header("Location")) == (302, [location])
 
 
 @pytest.mark.parametrize(
