@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections import Counter
 
 import h2.config
 import h2.connection
@@ -62,6 +63,38 @@ def exchange(node: Node, headers: Headers, body: bytes = b"", app: str = "echo")
                     case h2.events.StreamEnded():
                         return verdict, answer
             connection.sendall(state.data_to_send())
+
+
+def load(node: Node, headers: Headers, count: int) -> Counter[str]:
+    """Send requests on one connection, as many at once as the server takes; returns their statuses."""
+    verdicts: Counter[str] = Counter()
+    state, sent, done = client(), 0, 0
+    with connect(node) as connection:
+        connection.sendall(state.data_to_send())
+        known = False
+        while done < count:
+            # Nothing before the server has said how many at once.
+            while (
+                known
+                and sent < count
+                and state.open_outbound_streams < state.remote_settings.max_concurrent_streams
+            ):
+                state.send_headers(state.get_next_available_stream_id(), headers, end_stream=True)
+                sent += 1
+            connection.sendall(state.data_to_send())
+            chunk = connection.recv(1 << 16)
+            assert chunk, f"closed after {verdicts}"
+            for event in state.receive_data(chunk):
+                match event:
+                    case h2.events.RemoteSettingsChanged():
+                        known = True
+                    case h2.events.ResponseReceived():
+                        verdicts[dict(event.headers)[b":status"].decode()] += 1
+                    case h2.events.DataReceived():
+                        state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    case h2.events.StreamEnded() | h2.events.StreamReset():
+                        done += 1
+    return verdicts
 
 
 def until_closed(connection: ssl.SSLSocket) -> list[h2.events.Event]:

@@ -149,6 +149,23 @@ def test_unknown_name_gets_no_handshake(node: Node) -> None:
         http2.connect(node, "evil")
 
 
+def test_a_page_with_many_files(node: Node) -> None:
+    """A browser asks for 400 files on one connection, as many at once as Nginx allows; it gets them all."""
+    assert http2.load(node, ask(), 400) == {"200": 400}
+
+
+def test_a_client_has_its_share(node: Node) -> None:
+    """More requests at once than one address may have, on however many connections, get 429."""
+    converge("-e", f"nginx_certificate={PEM}", "-e", "nginx_client_requests=20")
+    try:
+        found = http2.load(node, ask(path=b"/slow"), 128)
+    finally:
+        converge("-e", f"nginx_certificate={PEM}")
+    assert found.keys() == {"200", "429"}
+    assert found["200"] >= 20
+    assert found["429"] > 0
+
+
 # --- Floods --------------------------------------------------------------------------------------
 
 BLOCK = hpack.Encoder().encode(ask())

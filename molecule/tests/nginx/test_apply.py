@@ -39,7 +39,7 @@ def test_nothing_to_do(balancer: Balancer) -> None:
 def test_check_mode(balancer: Balancer) -> None:
     """A dry run shows what would change and changes nothing."""
     before = balancer.state()
-    run = balancer.run_role("--check", "--diff", nginx_client_connections=50)
+    run = balancer.run_role("--check", "--diff", nginx_client_requests=50)
     assert (run.ok, run.changed) == (True, 1)
     assert "\n+    limit_conn client 50;" in run.output.replace("\x1b[32m", "")
     assert balancer.state() == before
@@ -97,7 +97,7 @@ def test_lost_reload(balancer: Balancer, role: Callable[..., Run]) -> None:
     """A file that is as wanted is not enough: what runs counts."""
     before = balancer.state()
     balancer.host.check_output(f"cp -p {CONFIG} /root/wanted")
-    assert role(nginx_client_connections=50).changed == 1
+    assert role(nginx_client_requests=50).changed == 1
     balancer.host.check_output(f"mv /root/wanted {CONFIG}")
     assert balancer.state().file == before.file
     assert balancer.state().generation != before.generation

@@ -79,9 +79,51 @@ def test_front_proxy(balancer: Balancer, role: Callable[..., Run]) -> None:
     assert received.header("X-Forwarded-For") == received.header("X-Real-IP") == ["203.0.113.9"]
 
 
-def test_many_connections_of_one_client(balancer: Balancer, role: Callable[..., Run]) -> None:
-    """One client address cannot take all connections."""
-    assert role(nginx_client_connections=2).ok
+@pytest.fixture(scope="module")
+def front(balancer: Balancer) -> Iterator[Balancer]:
+    """Return the balancer, behind a proxy that it knows: us."""
+    (gateway,) = balancer.ask("/kept/").received.header("X-Real-IP")
+    assert balancer.run_role(nginx_front_proxies=[gateway]).ok
+    yield balancer
+    assert balancer.run_role().ok
+
+
+@pytest.mark.parametrize(
+    ("said", "scheme"), [("https", "https"), ("HTTPS", "https"), ("http", "http"), ("ftp", "http")]
+)
+def test_scheme_that_a_front_proxy_says(front: Balancer, said: str, scheme: str) -> None:
+    """A known proxy that ends TLS is believed: the app makes links and cookies for what the client uses."""
+    answer = front.ask("/kept/", headers={"X-Forwarded-Proto": said})
+    assert answer.received.header("X-Forwarded-Proto") == [scheme]
+    assert front.logged("id", answer.id)["scheme"] == scheme
+
+
+def test_cache_by_the_scheme_of_a_front_proxy(front: Balancer) -> None:
+    """A redirect to https that is kept for http must not be the answer to https."""
+    path = f"/cached/?mark={time.monotonic_ns()}"
+    answers = [front.ask(path, headers={"X-Forwarded-Proto": said}) for said in ("http", "https")]
+    assert [answer.received.header("X-Forwarded-Proto") for answer in answers] == [["http"], ["https"]]
+
+
+def test_tls_behind_a_front_proxy(balancer: Balancer, role: Callable[..., Run]) -> None:
+    """Who says https on the plain port is told what to do; a redirect would go on for ever."""
+    (gateway,) = balancer.ask("/kept/").received.header("X-Real-IP")
+    pem = "/etc/nginx/test.pem"
+    balancer.host.check_output(
+        "cd /root && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=a -keyout key -out crt 2>/dev/null"
+        f" && cat crt key > {pem}"
+    )
+    assert role(nginx_front_proxies=[gateway], nginx_certificate=pem).ok
+    plain = balancer.ask("/kept/?a=b")
+    assert (plain.status, plain.header("Location")) == (308, [f"https://{balancer.address[0]}/kept/?a=b"])
+    secure = balancer.ask("/kept/", headers={"X-Forwarded-Proto": "https"})
+    assert secure.status == 421
+    assert b"port 443" in secure.body
+
+
+def test_many_requests_of_one_client(balancer: Balancer, role: Callable[..., Run]) -> None:
+    """One client address cannot take all that Nginx has."""
+    assert role(nginx_client_requests=2).ok
     slow = [threading.Thread(target=balancer.ask, args=("/kept/?slow=3",)) for _ in range(2)]
     for thread in slow:
         thread.start()

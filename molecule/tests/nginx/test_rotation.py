@@ -38,7 +38,7 @@ def test_out_and_in(watched: Watched) -> None:
     run = watched.play("molecule/nginx/converge.yml", "--diff")
     assert (run.ok, run.changed) == (True, 0), run.output
     watched.sh("systemctl restart nginx")
-    assert watched.play(nginx_client_connections=90).changed == 1
+    assert watched.play(nginx_client_requests=90).changed == 1
     watched.await_serving({"w1", "w3", "w4"})
     hand = json.loads(watched.sh(f"cat {HAND}"))
     assert hand["w2"]["why"] == "disk is replaced"

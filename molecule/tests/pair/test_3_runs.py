@@ -24,7 +24,7 @@ def test_the_standby_comes_first(fleet: Any) -> None:
         active = fleet.settled()
         (standby,) = {*BALANCERS} - {active}
         with fleet.probed() as probe:
-            new = f"nginx_client_connections={1000 + int(time.time()) % 1000}"
+            new = f"nginx_client_requests={1000 + int(time.time()) % 1000}"
             run = fleet.run("playbooks/balancers.yml", "-e", new)
         assert run.rc == 0, run.output
         changed = re.findall(r"^changed: \[(lb\d)\]", run.output, re.MULTILINE)
@@ -43,7 +43,7 @@ def test_a_standby_that_fails(fleet: Any) -> None:
     before = fleet.sh(active, "sha256sum /etc/nginx/nginx.conf")
     cut = "table inet cut { chain out { type filter hook output priority 0; tcp dport 8080-8081 drop; }; }"
     fleet.sh(standby, f"echo '{cut}' | nft --file -")
-    run = fleet.run("playbooks/balancers.yml", "-e", "nginx_client_connections=99")
+    run = fleet.run("playbooks/balancers.yml", "-e", "nginx_client_requests=99")
     fleet.sh(standby, "nft delete table inet cut")
     assert run.rc != 0
     assert f"{standby} does not serve" in run.output, run.output
