@@ -55,7 +55,7 @@ def ask(address: str, port: int, path: str, name: str) -> tuple[int, str]:
     """GET with a Host header; returns status and body, raises OSError or HTTPException."""
     connection = http.client.HTTPConnection(address, port, timeout=5)
     try:
-        connection.request("GET", path, headers={"Host": name})
+        connection.request("GET", path, headers={"Host": name, "X-Forwarded-Proto": "https"})
         response = connection.getresponse()
         text = re.sub(r"<[^>]*>", " ", response.read(65536).decode("utf-8", "replace"))
         return response.status, " ".join(text.split())[:200]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from balancer import Balancer, Run
+from balancer import Balancer, Received, Run
 
 testinfra_hosts = ["ansible://balancers"]
 
@@ -62,6 +62,17 @@ def test_headers_that_the_app_gets(balancer: Balancer) -> None:
 def test_no_prefix(balancer: Balancer, path: str) -> None:
     """Only a path that was cut has a prefix to put back."""
     assert balancer.ask(path).received.header("X-Forwarded-Prefix") == []
+
+
+@pytest.mark.parametrize(("app", "name"), [("kept", "localhost"), ("shop", "shop.example.org")])
+def test_what_a_deploy_asks(balancer: Balancer, app: str, name: str) -> None:
+    """By the status server a deploy asks as clients would: by a name of the app's, over TLS."""
+    url = f"http://127.0.0.1:8099/backends/{app}/first"
+    program = f"import urllib.request as r; print(r.urlopen('{url}').read().decode())"
+    received = Received.of(balancer.host.check_output("python3 -c %s", program))
+    assert received.header("Host") == [name]
+    assert received.header("X-Forwarded-Proto") == ["https"]
+    assert len(received.header("X-Request-Id")) == len(received.header("X-Forwarded-For")) == 1
 
 
 def test_host_without_a_port(balancer: Balancer) -> None:

@@ -45,6 +45,12 @@ def test_out_and_back(watched: Watched, illness: Callable[[Watched], None]) -> N
     assert "watched on w2 is back" in watched.log()
 
 
+def test_it_asks_as_clients_would(watched: Watched) -> None:
+    """An app that sends plain requests to TLS answers its health."""
+    (line,) = watched.sh("grep -F paddock-health /var/log/upstream.log | tail -1").splitlines()
+    assert '["X-Forwarded-Proto", "https"]' in line
+
+
 def test_requests_that_hang_are_answered_by_others(watched: Watched) -> None:
     """Connections to a frozen backend are cut, so its GETs move on long before a time limit."""
     watched.freeze("w3")

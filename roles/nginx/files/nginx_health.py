@@ -192,7 +192,9 @@ class Target:
             async with asyncio.timeout(seconds):
                 reader, writer = await asyncio.open_connection(self.ip, self.port)
                 request = f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\n"
-                writer.write(f"{request}User-Agent: paddock-health\r\n\r\n".encode())
+                # As over TLS: an app that redirects plain requests would answer a redirect.
+                request += "User-Agent: paddock-health\r\nX-Forwarded-Proto: https\r\n\r\n"
+                writer.write(request.encode())
                 status = await reader.readline()
                 # To the end, lest the app logs a client that hung up.
                 for _ in range(64):
