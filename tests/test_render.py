@@ -331,10 +331,10 @@ def test_route(
     nginx: Callable[..., Directive], route: dict[str, Any], words: list[str], target: str, prefix: list[str]
 ) -> None:
     """A route says what is matched, and what the app sees instead."""
-    (location,) = servers(nginx(apps=[{**app(), "routes": [route]}]))["*"].find("location", *words)
+    http = nginx(apps=[{**app(), "routes": [route]}])
+    (location,) = servers(http)["*"].find("location", *words)
     assert location.find("proxy_pass") == [["proxy_pass", target]]
     assert [found[2] for found in location.find("set", "$stripped_prefix")] == prefix
-
     assert [found[-1] for found in location.find("rewrite")] == (
         ["$request_uri", "break"] if "$" in target else []
     )
@@ -363,6 +363,7 @@ def test_rest_of_a_path(nginx: Callable[..., Directive], path: str, sent: str, r
     assert matched
     assert (target, matched[1]) == ("/x/$1", rest)
 
+
 def test_time_limits(nginx: Callable[..., Directive]) -> None:
     """Connecting is tried often, a slow request once, and a reload waits for the slowest app."""
 
@@ -377,6 +378,42 @@ def test_time_limits(nginx: Callable[..., Directive]) -> None:
     ]
     assert limits == [(3, 6), (300, 305)]
     assert all(connect <= spread < read for spread, read in limits)
+
+
+def words(directive: Directive) -> str:
+    """Return all words of a block."""
+    return " ".join([*directive, *(words(inner) for inner in directive.block or [])])
+
+
+def test_scheme(nginx: Callable[..., Directive]) -> None:
+    """How the client came is what a listed proxy says, in each place that asks."""
+    apps = [app(cache_seconds=5)]
+    alone = words(nginx(apps=apps, **TLS))
+    assert "$client_scheme" not in alone
+    http = nginx(apps=apps, nginx_front_proxies=["192.0.2.1", "2001:db8::/32"], **TLS)
+    (geo,) = http.find("geo", "$realip_remote_addr")
+    assert geo.block == [["default", ""], ["192.0.2.1", "yes"], ["2001:db8::/32", "yes"]]
+    (scheme,) = http.find("map", "$front_proxy $http_x_forwarded_proto", "$client_scheme")
+    assert scheme.block[0] == ["default", "$scheme"]
+    assert http.find("proxy_set_header", "X-Forwarded-Proto", "$client_scheme")
+    rest = words(http).replace(words(scheme), "")
+    assert not re.search(r"\$scheme\b", rest)
+    assert rest.count("$client_scheme") == alone.count("$scheme") + 1  # and no redirect for ever
+
+
+def test_health_of_nginx(nginx: Callable[..., Directive]) -> None:
+    """On the plain port Nginx answers for itself by every name and by none, and nowhere else."""
+    for names, certificate in (
+        ([], ""),
+        (["a.example.org"], ""),
+        ([], "/own.pem"),
+        (["a.example.org"], "/own.pem"),
+    ):
+        given = {"apps": [app(server_names=names)], "nginx_certificate": certificate}
+        http = nginx(**given, nginx_front_health_path="/lb")
+        there = {id(server) for server in http.find("server") if server.find("location", "=", "/lb")}
+        assert there == {id(server) for server in servers(http).values()}
+        assert not any(server.find("location", "=", "/lb") for server in nginx(**given).find("server"))
 
 
 NASTY = [
@@ -395,7 +432,8 @@ def test_no_value_ends_a_directive(nginx: Callable[..., Directive], nasty: str) 
     """What a variable holds stays within its word; Nginx may refuse it, but not misread it."""
 
     def shape(directive: Directive) -> Any:
-        return directive[0], len(directive), [shape(inner) for inner in directive.block or []]
+        first = "plain" if directive[0] == json.dumps(nasty)[1:-1] else directive[0]
+        return first, len(directive), [shape(inner) for inner in directive.block or []]
 
     plain = nginx(nginx_headers={"X-Plain": "plain"}, nginx_front_proxies=["plain"])
     evil = nginx(nginx_headers={f"X-{nasty}": nasty}, nginx_front_proxies=[nasty])
@@ -422,6 +460,11 @@ VARIANTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, object
     "stripped prefix": ([app(routes=[{"path": "/a/", "to": "/"}, {"path": "/b.c/", "to": "/d/"}])], {}, {}),
     "WebSocket": ([app(routes=[{"path": "/ws", "exact": True, "websocket": True}])], {}, {}),
     "front proxies": ([app()], {}, {"nginx_front_proxies": ["192.0.2.1", "2001:db8::/32"]}),
+    "front proxies and TLS": (
+        [app(cache_seconds=5, **NAMED)],
+        {},
+        {"nginx_front_proxies": ["192.0.2.1"], "nginx_front_health_path": "/up", **TLS},
+    ),
     "TLS": ([app()], {}, TLS),
     "TLS without HSTS": ([app()], {}, {"nginx_certificate": "/etc/own.pem"}),
     "TLS on Debian 12": ([app()], {}, {**TLS, **BOOKWORM}),
