@@ -803,11 +803,26 @@ GROUP = "a group with at least one host; the inventory has"
         ),
         (
             lambda fleet: fleet.write("inventory/group_vars/all/x.yml", "nginx_prot: 81\n"),
-            "inventory/group_vars/all/x.yml:1: nginx_prot is unknown; allowed: nginx_front_proxies",
+            "inventory/group_vars/all/x.yml:1: nginx_prot is unknown; allowed: nginx_front_health",
         ),
         (
             lambda fleet: fleet.write("inventory/group_vars/all/x.yml", "nginx_front_proxies: 192.0.2.7\n"),
             'inventory/group_vars/all/x.yml:1: nginx_front_proxies is "192.0.2.7"; allowed: a list',
+        ),
+        (
+            lambda fleet: fleet.write(
+                "inventory/group_vars/all/x.yml",
+                "nginx_front_proxies:\n  - 192.0.2.7\n  - 2001:db8::/32\n  - cdn.example.org\n",
+            ),
+            'inventory/group_vars/all/x.yml:4: nginx_front_proxies[2] is "cdn.example.org"; allowed: an',
+        ),
+        (
+            lambda fleet: fleet.write("inventory/host_vars/lb.yml", "nginx_front_proxies: [192.0.2.7/24]\n"),
+            'inventory/host_vars/lb.yml:1: nginx_front_proxies[0] is "192.0.2.7/24"; allowed: an address or',
+        ),
+        (
+            lambda fleet: fleet.write("inventory/host_vars/lb.yml", "nginx_front_health_path: 'up; evil'\n"),
+            'inventory/host_vars/lb.yml:1: nginx_front_health_path is "up; evil"; allowed: a path',
         ),
         (
             lambda fleet: fleet.edit(APPS_FILE, "port: 8081", 'port: "{{ live_port }}"'),
@@ -883,6 +898,7 @@ GROUP = "a group with at least one host; the inventory has"
     ],
     ids=[
         *("B1-misspelt", "B1-empty", "B2-absent", "B3", "B7", "B24-type", "B16", "B23", "B24-list"),
+        *("front-name", "front-bits", "front-path"),
         *("B24-undefined", "undefined-secret", "B24-vault", "apps-of-a-host", "no-apps"),
         *("B9-missing", "B9-loop", "B10-entrypoint", "B10-module", "B18", "no-lock"),
         *("tls-mode", "B21", "B20"),

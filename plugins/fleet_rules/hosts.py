@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
 from typing import Any
 
@@ -73,6 +73,7 @@ def check_hosts(backends: list[Host], balancers: list[Host], host_name: str) -> 
     for host in balancers:
         yield from _check_ports(host, backends)
         yield from _check_sources(host, host_name)
+        yield from _check_front(host)
     yield from _check_virtual_ip(balancers, backends)
     yield from _check_ladder(backends, balancers)
 
@@ -173,6 +174,23 @@ def _check_sources(balancer: Host, host_name: str) -> Iterator[Problem]:
         if value is not BROKEN and one is not BROKEN and not _parse(one) and not name:
             path = ("fleet_sources", index) if isinstance(value, list) else ("fleet_sources",)
             yield problem(path, f"is {show(one)}", f"a list, each {_ADDRESS}", host=balancer.name)
+
+
+def _check_front(balancer: Host) -> Iterator[Problem]:
+    """Check what is said of proxies in front: a name would keep Nginx from starting when it is lost."""
+    name = "nginx_front_proxies"
+    value = balancer.values.get(name, [])
+    for index, one in enumerate(value if isinstance(value, list) else []):
+        try:
+            ip_network(one if isinstance(one, str) else "")
+        except ValueError:
+            if one is not BROKEN:
+                allowed = "an address or a network, IPv4 or IPv6, such as 192.0.2.7 or 192.0.2.0/24; no name"
+                yield problem((name, index), f"is {show(one)}", allowed, host=balancer.name)
+    path = balancer.values.get("nginx_front_health_path", "")
+    if path is not BROKEN and not re.fullmatch(r"(/[A-Za-z0-9._~/-]*)?", str(path)):
+        allowed = "a path such as /nginx-health, or empty"
+        yield problem(("nginx_front_health_path",), f"is {show(path)}", allowed, host=balancer.name)
 
 
 def _check_virtual_ip(balancers: list[Host], backends: list[Host]) -> Iterator[Problem]:
