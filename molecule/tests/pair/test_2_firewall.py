@@ -140,6 +140,33 @@ def test_a_balancer_from_elsewhere(fleet: Any) -> None:
     assert fleet.run("playbooks/backends.yml").rc == 0
 
 
+def test_a_name_is_lost(fleet: Any) -> None:
+    """A client by name stays while its name is lost; one that never had an address costs only itself."""
+    client, app1 = NODES["client"]["fleet_address"], NODES["app1"]["fleet_address"]
+    clients = [f"{{{{ gunicorn_trusted_proxies + [{name!r}] }}}}" for name in ("peer.test", "never.test")]
+    options = ("--tags", "firewall", "--limit", "app1", "-e")
+    by_name, never = (json.dumps({"firewall_app_clients": one}) for one in clients)
+    fleet.sh("app1", f"cp /etc/hosts /root/hosts; echo {client} peer.test >> /etc/hosts")
+    try:
+        run = fleet.run("playbooks/backends.yml", *options, by_name)
+        assert run.rc == 0, run.output
+        assert f"# Address of peer.test: {client}" in fleet.sh("app1", "cat /etc/paddock/firewall.nft")
+        fleet.sh("app1", "cat /root/hosts > /etc/hosts")
+        run = fleet.run("playbooks/backends.yml", *options, by_name)
+        assert (run.rc, run.changed) == (0, 0), run.output
+        assert f"the rules keep what it had: {client}" in " ".join(run.output.split())
+        assert client in fleet.sh("app1", "nft list set inet paddock apps4")
+        run = fleet.run("playbooks/backends.yml", *options, never)
+        assert run.rc == 0, run.output
+        assert "never.test is not in DNS for app1; it never was" in " ".join(run.output.split())
+        assert {connect(fleet, balancer, app1, port) for balancer in BALANCERS for port in PORTS} == {
+            "connected"
+        }
+    finally:
+        fleet.sh("app1", "cat /root/hosts > /etc/hosts")
+        assert fleet.run("playbooks/backends.yml", *options, "{}").rc == 0
+
+
 def test_it_can_be_turned_off(fleet: Any) -> None:
     """The table goes, its unit and its file too, and comes again."""
     run = fleet.run("site.yml", "-e", "firewall_enabled=false", "--tags", "firewall")
