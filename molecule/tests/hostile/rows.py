@@ -604,7 +604,7 @@ ROWS = [
         "200",
         "200",
         "200",
-        target="/tag000000%0D%0AX-Injected:%20yes",
+        target="/tag000000%0d%0aX-Injected:%20yes",
     ),
     Row(
         "H25 line end in a redirect",
