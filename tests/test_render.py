@@ -260,6 +260,20 @@ def test_ipv6_addresses(nginx: Callable[..., Directive]) -> None:
     assert members(http, "shop")[0] == "[2001:db8::1]:8080"
 
 
+def test_names(render: Render) -> None:
+    """Each line with a name says so at its end: there its address is put on the host, and followed."""
+    hosts = fleet(app2={"fleet_address": "app2.example.org"}, app3={"fleet_address": "2001:db8::1"})
+    acme = {"nginx_acme_root": "/a", "nginx_acme_peers": ["lb2.example.org", "10.1.0.3"]}
+    text = render("nginx/templates/nginx.conf.j2", hosts, apps=[app()], **acme)
+    lines = [line.strip() for line in text.splitlines() if "example.org" in line]
+    assert [line.partition(" #")[2] for line in lines] == [
+        *[" app2 (app2.example.org)"] * 2,
+        " (lb2.example.org)",
+        " (app2.example.org)",
+    ]
+    assert all(line.count("example.org") == 2 for line in lines)
+
+
 def test_apps_of_some_backends(nginx: Callable[..., Directive]) -> None:
     """A backend is a member of its own apps only."""
     shop, news = app("shop", 8080, "/shop/"), app("news", 8081, "/news/")

@@ -25,6 +25,7 @@ def load(path: str) -> ModuleType:
     return module
 
 
+NAMES = load("roles/nginx/module_utils/nginx_names.py")
 NGINX = load("roles/nginx/module_utils/nginx_host.py")
 HEALTH = load("roles/nginx/files/nginx_health.py")
 STATUS = load("plugins/filter/status.py")
@@ -144,6 +145,65 @@ def test_a_file_that_cannot_be_read() -> None:
     NGINX.HAND.write_text('{"a": ')
     with pytest.raises(NGINX.Refused, match=r"hand\.json cannot be read"):
         NGINX.out_of_rotation(CONFIG)
+
+
+# --- names
+
+NAMED = """\
+    upstream shop {
+        server 10.0.0.1:8080 max_fails=3 fail_timeout=5s; # a
+        server b.example.org:8080 weight=2 max_fails=3 fail_timeout=5s; # b (b.example.org)
+        server 10.0.0.1:8080 max_fails=0 backup; # a
+        server b.example.org:8080 weight=2 max_fails=0 backup; # b (b.example.org)
+    }
+    upstream acme_peers {
+        server lb2.example.org:80; # (lb2.example.org)
+    }
+    server {
+        location = /backends/shop/a { set $x a; proxy_pass http://10.0.0.1:8080/readyz; }
+        location = /backends/shop/b { proxy_pass http://b.example.org:8080/readyz; } # (b.example.org)
+    }
+"""
+
+
+def test_names() -> None:
+    """Each name has an address in each of its lines, and may get another one; nothing else is touched."""
+    assert NAMES.names(NAMED) == ["b.example.org", "lb2.example.org"]
+    assert NAMES.known(NAMED) == {}
+    given = {"b.example.org": "2001:db8::2", "lb2.example.org": "10.0.0.3"}
+    text = NAMES.addressed(NAMED, given)
+    assert NAMES.known(text) == given
+    plain = NAMED.replace("b.example.org:", "[2001:db8::2]:").replace("lb2.example.org:", "10.0.0.3:")
+    assert text == plain.replace("l[2001:db8::2]:", "10.0.0.3:")
+    again = NAMES.addressed(text, {"b.example.org": "10.0.0.2"})
+    assert again == text.replace("[2001:db8::2]", "10.0.0.2")
+    assert NGINX.rotate(again, {("shop", "b")}).count(" down; # b (b.example.org)") == 2
+
+
+def test_a_name_that_never_had_an_address() -> None:
+    """Its backend is out of rotation, and so it stays, until it has one."""
+    lost = NGINX.rotate(NAMES.addressed(NAMED, {"b.example.org": "", "lb2.example.org": "10.0.0.3"}), set())
+    assert NAMES.known(lost) == {"lb2.example.org": "10.0.0.3"}
+    assert NGINX.out_of_rotation(lost) == {("shop", "b")}
+    assert lost.count(" down; # b (b.example.org)") == 2
+    found = NAMES.addressed(lost, {"b.example.org": "10.0.0.2"})
+    assert NGINX.out_of_rotation(found) == set()
+    assert " down;" not in NGINX.rotate(found, set())
+    # Health checks do not take out the one that is left.
+    NGINX.remember(NGINX.HEALTH, {"shop": {"a": {}}})
+    assert NGINX.out_of_rotation(lost) == {("shop", "b")}
+
+
+def test_look_up() -> None:
+    """An address that is still right stays; a name that is lost has the one that it had."""
+    found = NAMES.look_up(["localhost", "lost.invalid", "new.invalid"], {"lost.invalid": "10.0.0.9"})
+    assert found["localhost"].address in ("127.0.0.1", "::1")
+    assert found["localhost"].problem == ""
+    assert found["lost.invalid"].address == "10.0.0.9"
+    assert found["new.invalid"].address == ""
+    assert all(found[name].problem.startswith(name) for name in ("lost.invalid", "new.invalid"))
+    for address in {found["localhost"].address, "127.0.0.1"}:
+        assert NAMES.look_up(["localhost"], {"localhost": address})["localhost"].address == address
 
 
 # --- the rule
@@ -306,6 +366,15 @@ def test_status() -> None:
         "balancer generation health checks certificates",
         "lb 0f3a9c77d2b1 on /etc/paddock/tls/fleet.pem until 2027-01-01 00:00:00Z",
     ]
+
+
+def test_status_of_lost_names() -> None:
+    """One that never had an address is out by its name; one that has only its last one is in, with a note."""
+    out = {"out": "name", "why": "a.example.org is not in DNS"}
+    doubt = {"out": "", "why": "b.example.org is not in DNS; its last address is 10.0.0.2"}
+    lines = table({"a": serving("one"), "b": serving("one"), "lb": listed(a=out, b=doubt)}, ["lb"])
+    assert lines[1] == "shop a one blue good out by name a.example.org is not in DNS"
+    assert lines[2].endswith("good in b.example.org is not in DNS; its last address is 10.0.0.2")
 
 
 def test_status_of_two_balancers() -> None:

@@ -93,10 +93,14 @@ def _rotation(views: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
     """Say in words whether the balancers have a backend in rotation, and why not."""
     out = {balancer: view for balancer, view in views.items() if view["out"]}
     if not out:
-        return "in" if views else "-", ""
+        doubts = dict.fromkeys(view["why"] for view in views.values() if view.get("why"))
+        return "in" if views else "-", "; ".join(doubts)
     where = "" if len(out) == len(views) else f" on {', '.join(out)}"
     kinds = " and ".join(sorted({view["out"] for view in out.values()}))
-    words = [[view.get("why"), view.get("by"), f"since {view.get('since', '?')}"] for view in out.values()]
+    words = [
+        [view.get("why"), view.get("by"), "" if view["out"] == "name" else f"since {view.get('since', '?')}"]
+        for view in out.values()
+    ]
     return f"out by {kinds}{where}", "; ".join(dict.fromkeys(", ".join(filter(None, one)) for one in words))
 
 

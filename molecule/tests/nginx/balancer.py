@@ -183,4 +183,4 @@ class Balancer:
         )
         changed = re.search(r"changed=(\d+)", done.stdout)
         assert changed, done.stdout + done.stderr
-        return Run(done.returncode == 0, int(changed[1]), done.stdout)
+        return Run(done.returncode == 0, int(changed[1]), done.stdout + done.stderr)

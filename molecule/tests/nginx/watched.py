@@ -27,12 +27,18 @@ APP = {
 
 
 class Watched:
-    """The fleet, behind one balancer."""
+    """The fleet, behind one balancer.
+
+    Attributes:
+        hosts: The fleet_address of each backend.
+    """
+
+    hosts = ADDRESSES
 
     def __init__(self, balancer: Balancer, folder: Path) -> None:
         self.balancer = balancer
         self.inventory = folder / "watched.yml"
-        hosts = {name: {"fleet_address": address} for name, address in ADDRESSES.items()}
+        hosts = {name: {"fleet_address": address} for name, address in self.hosts.items()}
         self.inventory.write_text(json.dumps({"watched": {"hosts": hosts}}))
 
     def play(self, playbook: str = "molecule/nginx/converge.yml", *options: str, **variables: object) -> Run:

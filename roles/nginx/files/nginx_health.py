@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nginx_host as nginx
+import nginx_names as names
 
 DESCRIPTION = Path("/etc/paddock/nginx-health.json")
 # A reload costs some clients their connection, and leaves workers behind that finish what they have.
 SECONDS_BETWEEN_RELOADS = 1.0
 RELOADS_BEFORE_SLOWER = 5
 SECONDS_AFTER_A_FAILURE = 5.0
-# A name is asked for anew, like Nginx does at each load. A dead DNS changes nothing.
+# An address that has changed is followed; a dead DNS changes nothing.
 SECONDS_BETWEEN_LOOKUPS = 60.0
 # One that was only busy finishes what it has, once it gets no more.
 SLOW_ANSWERS_UNTIL_CUT = 2
@@ -123,7 +124,7 @@ class Pool:
 
         Args:
             out: Who is out by an earlier verdict.
-            by_hand: Who is out by hand.
+            by_hand: Who is out by hand, or has no address.
             now: When.
 
         Returns:
@@ -281,10 +282,11 @@ class Health:
     def judge(self) -> None:
         """Decide who is out, write it down and have Nginx do it."""
         with nginx.alone():
-            hand = nginx.recall(nginx.HAND)
+            hand, lost = nginx.recall(nginx.HAND), nginx.out_by_name(nginx.installed())
             for app, pool in self.pools.items():
                 now, out = time.monotonic(), self.out[app]
-                wanted = pool.verdict(out, hand, now)
+                gone = {*hand, *(backend for name, backend in lost if name == app)}
+                wanted = pool.verdict(out, gone, now)
                 for backend in sorted(wanted ^ out.keys()):
                     self.unsure = True
                     fault = pool.members[backend].fault
@@ -298,7 +300,7 @@ class Health:
                         if fault.silent and not fault.slow:
                             self.silent.append(self.targets[app, backend])
                         say(f"{app} on {backend} is out: it {fault.says}", 4)
-                self.lament(app, wanted | hand.keys())
+                self.lament(app, wanted | gone)
             if self.unsure:
                 nginx.remember(nginx.HEALTH, {app: out for app, out in self.out.items() if out})
                 if not nginx.in_effect() and nginx.reload():
@@ -368,14 +370,34 @@ class Health:
         return f"{len(self.targets)} watched, out: {', '.join(out[:9] + more) or 'none'}"
 
     def look_up(self) -> None:
-        """Find the addresses of names, for ever; in a thread, for a dead DNS takes its time."""
+        """Follow the addresses of names, for ever; in a thread, for a dead DNS takes its time."""
         named = [target for target in self.targets.values() if not target.ip]
         while named:
-            for target in named:
-                with contextlib.suppress(OSError, UnicodeError):
-                    found = socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM)
-                    target.ip = str(found[0][4][0])
+            try:
+                self.follow(named)
+            except (OSError, nginx.Refused) as problem:
+                say(f"addresses cannot be followed: {problem}", 4)
             time.sleep(SECONDS_BETWEEN_LOOKUPS)
+
+    def follow(self, named: Collection[Target]) -> None:
+        """Have Nginx use the addresses that names have now, and ask the backends there."""
+        text = nginx.installed()
+        before = names.known(text)
+        for target in named:
+            target.ip = target.ip or before.get(target.address, "")  # DNS may be long dead
+        found = names.look_up({target.address for target in named}, before)
+        there = set(names.names(text))
+        moved = {name: found[name].address for name in there & found.keys()}
+        moved = {name: address for name, address in moved.items() if address != before.get(name, "")}
+        for name, address in moved.items():
+            say(f"{name} is {address} now")
+        if moved:
+            with nginx.alone():
+                nginx.reload(moved)
+        has = names.known(nginx.installed())
+        for target in named:
+            name = target.address
+            target.ip = has.get(name, "") if name in there else found[name].address
 
     async def run(self) -> None:
         """Work until told to stop, or until the files of this program are others."""
@@ -400,7 +422,7 @@ class Health:
 
 def identities() -> list[tuple[int, int]]:
     """Tell versions of the files of this program apart."""
-    files = (DESCRIPTION, Path(__file__), Path(str(nginx.__file__)))
+    files = (DESCRIPTION, *(Path(str(file)) for file in (__file__, nginx.__file__, names.__file__)))
     found = [file.stat() for file in files if file.exists()]
     return [(state.st_ino, state.st_mtime_ns) for state in found]
 

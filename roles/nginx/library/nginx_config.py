@@ -12,6 +12,8 @@ description:
     in use, for one). So the text carries a generation stamp, and the module is done when the
     running Nginx answers with it. Otherwise the file before it is put back and the module fails.
   - Backends that are out of rotation on this host are so in the new configuration.
+  - Names are looked up, and the file has their addresses. One that is lost keeps its last address; one that
+    never had any is out of rotation. So Nginx starts whatever DNS says.
   - Nothing is reloaded when the running Nginx and the file are as asked for.
 options:
   content:
@@ -36,15 +38,26 @@ generation: {description: Stamp of the configuration., returned: success, type: 
 import contextlib
 
 from ansible.module_utils import nginx_host as nginx
+from ansible.module_utils import nginx_names as names
 from ansible.module_utils.basic import AnsibleModule
+
+
+def addressed(module, content, before):
+    """Put the addresses of names into a configuration, and warn of names that have none."""
+    found = names.look_up(names.names(content), names.known(before))
+    for address, problem in sorted(found.values()):
+        if problem and address:
+            module.warn(f"{problem}: Nginx keeps its last address, {address}.")
+        elif problem:
+            module.warn(f"{problem}, and never was: its host gets no requests until it is.")
+    return names.addressed(content, {name: one.address for name, one in found.items()})
 
 
 def work(module):
     """Compare, and change what differs; returns the result."""
-    text, generation = nginx.stamped(
-        module.params["content"], nginx.out_of_rotation(module.params["content"])
-    )
     before = nginx.installed()
+    content = addressed(module, module.params["content"], before)
+    text, generation = nginx.stamped(content, nginx.out_of_rotation(content))
     enabled = nginx.systemctl("is-enabled")
     if before == text and enabled and nginx.running(text) == generation:
         return {"changed": False, "generation": generation}

@@ -37,8 +37,9 @@ EXAMPLES = r"""
 RETURN = r"""
 apps:
   description:
-    - Of each app and backend by what it is C(out) of rotation, C(hand) or C(health); empty if it is in.
-    - Of those that are out, C(why), C(since) and C(by) whom.
+    - Of each app and backend by what it is C(out) of rotation, C(hand), C(health) or C(name); empty
+      if it is in.
+    - Of those that are out, C(why), C(since) and C(by) whom. Of those that are in, C(why) something is wrong.
   returned: when listed
   type: dict
 generation: {description: What the running Nginx answers with., returned: when listed, type: str}
@@ -51,16 +52,18 @@ import contextlib
 import time
 
 from ansible.module_utils import nginx_host as nginx
+from ansible.module_utils import nginx_names as names
 from ansible.module_utils.basic import AnsibleModule
 
 
 def last_of(host, text):
     """Tell which apps nobody else has in rotation; returns a line for each."""
     hand, health = nginx.recall(nginx.HAND), nginx.recall(nginx.HEALTH)
+    lost = {out: {"why": "its name has no address", "since": "a run"} for out in nginx.out_by_name(text)}
     lines = []
     for app, pool in nginx.pools(text).items():
         others = {
-            backend: hand.get(backend) or health.get(app, {}).get(backend)
+            backend: hand.get(backend) or health.get(app, {}).get(backend) or lost.get((app, backend))
             for backend in pool
             if backend != host
         }
@@ -101,15 +104,31 @@ def rotate(module):
     return True
 
 
+def doubt(name, addresses, found):
+    """Say what is wrong with the name of a backend, if it has one and something is."""
+    address, problem = found.get(name, ("", ""))
+    has = addresses.get(name, "")
+    if problem:
+        return {"why": f"{problem}; its last address is {has}" if has else problem}
+    if address != has:
+        return {"why": f"{name} is {address} now, and Nginx has {has or 'no address'} until the next run"}
+    return {}
+
+
 def listed():
     """Tell who is in, as the file of Nginx has it, and what runs."""
     text = nginx.installed()
     hand, health = nginx.recall(nginx.HAND), nginx.recall(nginx.HEALTH)
+    addresses = names.known(text)
+    found = names.look_up(names.names(text), addresses)
+    lost = nginx.out_by_name(text)
     apps = {}
     for _, app, server in nginx.servers(text):
-        backend, entry = server[3], {"out": ""}
+        backend, entry = server[3], {"out": "", **doubt((server[4] or "").strip(" ()"), addresses, found)}
         if server[2] and backend in hand:
             entry = {"out": "hand", **hand[backend]}
+        elif (app, backend) in lost:
+            entry["out"] = "name"
         elif server[2]:
             entry = {"out": "health", **health.get(app, {}).get(backend, {})}
         apps.setdefault(app, {})[backend] = entry

@@ -20,6 +20,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+try:  # beside this file, or in a module of Ansible
+    import nginx_names as names
+except ImportError:
+    from ansible.module_utils import nginx_names as names
+
 CONFIG = Path("/etc/nginx/nginx.conf")
 ERROR_LOG = Path("/var/log/nginx/error.log")
 # Each of the two files has one writer: the playbook of that name, and the health checks.
@@ -30,7 +35,8 @@ GENERATION = "@generation@"
 _STAMP = re.compile(r'(?<=location = /generation { return 200 ")[^"]*')
 _LISTEN = re.compile(r"listen (127\.0\.0\.1:\d+);")
 _UPSTREAM = re.compile(r"^ *upstream (\S+) {$")
-_SERVER = re.compile(r"^( *server [^;#]*?)( down)?; # (\S+)$")
+# Its name in the inventory, and behind it the one that its address was looked up for.
+_SERVER = re.compile(r"^( *server [^;#]*?)( down)?; # ([^\s()]+)( \(\S+\))?$")
 _CERTIFICATE = re.compile(r"^\s*ssl_certificate\s+([^;\s]+);", re.MULTILINE)
 
 # Out of rotation: an app on a backend.
@@ -166,6 +172,15 @@ def out_by_health(text: str) -> set[Out]:
     }
 
 
+def out_by_name(text: str) -> set[Out]:
+    """Tell which app is out on which backend since the name of its host never had an address."""
+    return {(app, server[3]) for _, app, server in servers(text) if _nowhere(server)}
+
+
+def _nowhere(server: re.Match[str]) -> bool:
+    return server[1].strip().startswith(f"server {names.NOWHERE}:")
+
+
 def out_of_rotation(text: str) -> set[Out]:
     """Tell who is out.
 
@@ -179,17 +194,17 @@ def out_of_rotation(text: str) -> set[Out]:
     Raises:
         Refused: All backends of an app are out by hand.
     """
-    hand, health = out_by_hand(text), out_by_health(text)
-    out = set(hand)
+    hand, health, lost = out_by_hand(text), out_by_health(text), out_by_name(text)
+    out = hand | lost
     for app, pool in pools(text).items():
         if all((app, backend) in hand for backend in pool):
             raise Refused(
                 f"All backends of {app} are out of rotation by hand: {', '.join(pool)}. Bring one back:"
                 f" ansible-playbook playbooks/rotation.yml -e host={pool[0]} -e state=in"
             )
-        both = {(app, backend) for backend in pool} & (hand | health)
-        if len(both) < len(pool):
-            out |= both
+        ill = {(app, backend) for backend in pool} & (out | health)
+        if len(ill) < len(pool):
+            out |= ill
     return out
 
 
@@ -205,8 +220,8 @@ def rotate(text: str, out: Collection[Out]) -> str:
     """
     lines = text.split("\n")
     for number, app, server in servers(text):
-        down = " down" if (app, server[3]) in out else ""
-        lines[number] = f"{server[1]}{down}; # {server[3]}"
+        down = " down" if (app, server[3]) in out or _nowhere(server) else ""
+        lines[number] = f"{server[1]}{down}; # {server[3]}{server[4] or ''}"
     return "\n".join(lines)
 
 
@@ -356,8 +371,11 @@ def apply(text: str, generation: str, wait: float = 10, start: bool = True) -> N
         )
 
 
-def reload() -> bool:
+def reload(addresses: Mapping[str, str] | None = None) -> bool:
     """Put rotation and certificate into effect. Call it `alone`; an Nginx that is stopped stays so.
+
+    Args:
+        addresses: Addresses of names that have changed. No name is looked up here.
 
     Returns:
         Whether there was something to do.
@@ -366,7 +384,8 @@ def reload() -> bool:
         Refused: Nginx does not run it; the file is as it was.
     """
     before = installed()
-    text, generation = stamped(before, out_of_rotation(before))
+    wanted = names.addressed(before, addresses or {})
+    text, generation = stamped(wanted, out_of_rotation(wanted))
     if text == before and (running(text) == generation or not systemctl("is-active")):
         return False
     apply(text, generation, start=False)
