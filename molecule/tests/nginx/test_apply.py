@@ -41,7 +41,7 @@ def test_check_mode(balancer: Balancer) -> None:
     before = balancer.state()
     run = balancer.run_role("--check", "--diff", nginx_client_requests=50)
     assert (run.ok, run.changed) == (True, 1)
-    assert "\n+    limit_conn client 50;" in run.output.replace("\x1b[32m", "")
+    assert "\n+    limit_conn requests 50;" in run.output.replace("\x1b[32m", "")
     assert balancer.state() == before
 
 

@@ -145,6 +145,20 @@ def test_many_requests_of_one_client(balancer: Balancer, role: Callable[..., Run
     assert balancer.ask("/kept/").status == 200
 
 
+def test_many_websockets_of_one_client(balancer: Balancer, role: Callable[..., Run]) -> None:
+    """People of an office have one open each, behind one address: the firewall counts those."""
+    assert role(nginx_client_requests=2).ok
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    ask = ("/stripped/ws?slow=3", "GET", None, upgrade)
+    open_ = [threading.Thread(target=balancer.ask, args=ask) for _ in range(4)]
+    for thread in open_:
+        thread.start()
+    time.sleep(1)
+    assert balancer.ask("/kept/").status == 200
+    for thread in open_:
+        thread.join()
+
+
 @pytest.mark.parametrize(
     ("path", "upgrade", "arrives"),
     [
