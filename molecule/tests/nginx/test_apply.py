@@ -174,6 +174,54 @@ def test_the_next_master_does_not_wait(balancer: Balancer, end: str) -> None:
     balancer.host.check_output(f"timeout 5 sh -c 'until {gone}; do sleep 0.1; done'")
 
 
+def test_an_old_nginx(balancer: Balancer) -> None:
+    """One without max_headers serves without that limit, and an update brings it."""
+    before = balancer.state()
+    nginx = "/usr/sbin/nginx"
+    balancer.host.check_output(f"cp -p {nginx} /root/nginx")
+    try:
+        # The same program, which knows the directive by another name.
+        balancer.host.check_output(f"sed 's/max_headers/max_headerz/g' /root/nginx > {nginx}.old")
+        balancer.host.check_output(
+            f"chmod 755 {nginx}.old && mv {nginx}.old {nginx} && systemctl restart nginx; true"
+        )
+        run = balancer.run_role()
+        assert run.ok, run.output
+        assert "This Nginx knows no limit for the number of headers" in " ".join(run.output.split())
+        balancer.host.check_output("systemctl restart nginx")
+        assert balancer.ask("/kept/").status == 200
+        assert balancer.run_role().changed == 0
+    finally:
+        balancer.host.check_output(f"mv /root/nginx {nginx} && systemctl restart nginx")
+    assert balancer.run_role().changed == 1
+    assert balancer.state()[:2] == before[:2]
+
+
+def test_a_kernel_without_ipv6(balancer: Balancer) -> None:
+    """There is no socket of that family, for Nginx and for the role: it listens on IPv4."""
+    before = balancer.state()
+    families = "RestrictAddressFamilies=AF_UNIX AF_INET AF_NETLINK"
+    python, drop_in = "/usr/local/bin/python-no6", "/etc/systemd/system/nginx.service.d/zz-no6.conf"
+    run = f'exec systemd-run --quiet --pipe --wait -p "{families}" /usr/bin/python3 "$@"'
+    balancer.host.check_output(
+        "sh -c %s", f"printf '#!/bin/sh\\n%s\\n' '{run}' > {python}; chmod 755 {python}"
+    )
+    service = f"[Service]\\nRestrictAddressFamilies=\\n{families}\\n"
+    balancer.host.check_output(
+        "sh -c %s", f"printf '{service}' > {drop_in}; systemctl daemon-reload; ! systemctl restart nginx"
+    )
+    try:
+        role = balancer.run_role(ansible_python_interpreter=python)
+        assert role.ok, role.output
+        assert balancer.ask("/kept/").status == 200
+        assert not balancer.host.socket("tcp://:::80").is_listening
+        assert balancer.run_role(ansible_python_interpreter=python).changed == 0
+    finally:
+        balancer.host.check_output(f"rm {drop_in} {python}; systemctl daemon-reload; systemctl restart nginx")
+    assert balancer.run_role().changed == 1
+    assert balancer.state()[:2] == before[:2]
+
+
 def test_sandbox(balancer: Balancer) -> None:
     """Of what systemd can take from a service, Nginx keeps only what it needs."""
     balancer.host.check_output("systemd-analyze security --threshold=30 nginx.service")

@@ -14,6 +14,7 @@ description:
   - Backends that are out of rotation on this host are so in the new configuration.
   - Names are looked up, and the file has their addresses. One that is lost keeps its last address; one that
     never had any is out of rotation. So Nginx starts whatever DNS says.
+  - Lines for what this host's Nginx or kernel does not have are left out, C(max_headers) and IPv6.
   - Nothing is reloaded when the running Nginx and the file are as asked for.
 options:
   content:
@@ -36,10 +37,27 @@ generation: {description: Stamp of the configuration., returned: success, type: 
 """
 
 import contextlib
+import re
+import socket
+from pathlib import Path
 
 from ansible.module_utils import nginx_host as nginx
 from ansible.module_utils import nginx_names as names
 from ansible.module_utils.basic import AnsibleModule
+
+
+def fitted(module, content):
+    """Leave out what this host does not have: an old Nginx would refuse a directive, and IPv4 a socket."""
+    if (binary := module.get_bin_path("nginx")) and b"max_headers" not in Path(binary).read_bytes():
+        module.warn(
+            "This Nginx knows no limit for the number of headers; an update of its package brings it."
+        )
+        content = re.sub(r"(?m)^ *max_headers [^\n]*\n", "", content)
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError:
+        content = re.sub(r"(?m)^ *listen \[::\]:[^\n]*\n", "", content)
+    return content
 
 
 def addressed(module, content, before):
@@ -56,7 +74,7 @@ def addressed(module, content, before):
 def work(module):
     """Compare, and change what differs; returns the result."""
     before = nginx.installed()
-    content = addressed(module, module.params["content"], before)
+    content = addressed(module, fitted(module, module.params["content"]), before)
     text, generation = nginx.stamped(content, nginx.out_of_rotation(content))
     enabled = nginx.systemctl("is-enabled")
     if before == text and enabled and nginx.running(text) == generation:
