@@ -132,6 +132,16 @@ def test_tls_behind_a_front_proxy(balancer: Balancer, role: Callable[..., Run]) 
     assert b"port 443" in secure.body
 
 
+def test_health_for_a_load_balancer_in_front(balancer: Balancer, role: Callable[..., Run]) -> None:
+    """It asks by address, which no app has as its name; Nginx answers, and nobody else gets an answer so."""
+    shop = {"name": "shop", "framework": "flask", "port": 9105, "server_names": ["shop.example.org"]}
+    assert role(apps=[{**shop, "routes": [{"path": "/"}]}], nginx_front_health_path="/nginx-health").ok
+    for name in ("192.0.2.1", "shop.example.org"):
+        answer = balancer.ask("/nginx-health", headers={"Host": name})
+        assert (answer.status, answer.body) == (200, b"Nginx runs.\n")
+    assert balancer.send(b"GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n") == b""
+
+
 def test_many_requests_of_one_client(balancer: Balancer, role: Callable[..., Run]) -> None:
     """One client address cannot take all that Nginx has."""
     assert role(nginx_client_requests=2).ok
