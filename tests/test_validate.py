@@ -95,7 +95,17 @@ WHOLE = "a whole number from 1 to 128"
         ),
         *(
             ({"name": name}, "apps[0].name", f'"{name}"', "a name that is no user or unit")
-            for name in ["root", "www-data", "nginx", "systemd", "nftables"]
+            for name in [
+                "root",
+                "www-data",
+                "nginx",
+                "systemd",
+                "nftables",
+                "tls",
+                "acme",
+                "rotation",
+                "nginx-health",
+            ]
         ),
         # B13
         *(

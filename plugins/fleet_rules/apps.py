@@ -14,9 +14,11 @@ from .problem import BROKEN, KeyPath, Problem, did_you_mean, problem, show, show
 
 App = dict[str, Any]
 
-# An app's name becomes a user and units, and these are Debian's.
+# An app's name becomes a user, units and folders in /etc/paddock, /var/lib/paddock, /opt/paddock: these are
+# Debian's, or those of other roles.
 # fmt: off
 RESERVED_NAMES = {
+    "acme", "paddock", "paddock-firewall", "nginx-health", "tls", "uv", "certbot",
     "apt", "backup", "bin", "cron", "daemon", "dbus", "games", "irc", "keepalived", "list", "lp",
     "mail", "man", "messagebus", "networking", "news", "nftables", "nginx", "nobody", "polkit",
     "proxy", "root", "rotation", "rsyslog", "ssh", "sshd", "sync", "sys", "systemd", "uucp", "www-data",
@@ -135,7 +137,9 @@ def check_apps(apps: list[App]) -> Iterator[Problem]:
     for index, app in enumerate(apps):
         if app.get("name") in RESERVED_NAMES:
             path = ("apps", index, "name")
-            yield problem(path, f"is {show(app['name'])}", "a name that is no user or unit of Debian's own")
+            yield problem(
+                path, f"is {show(app['name'])}", "a name that is no user or unit of Debian's or Paddock's own"
+            )
     yield from _check_server_names(apps)
     yield from _check_paths(apps)
     yield from _check_claims(apps)

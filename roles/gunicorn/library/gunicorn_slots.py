@@ -15,6 +15,8 @@ description:
   - A release is first booted in a third slot, C(preflight), which has the same sandbox and a
     socket of its own only. Nothing that serves is touched unless that succeeds.
   - The app's user is made too, and its name refused if something else on the host goes by it.
+  - The names of the apps that this module looks after are in C(/var/lib/paddock/apps.json). Nothing else in
+    C(/etc/paddock) is touched.
   - One call at a time works on a host. What a killed run left behind on the host is waited for.
   - Each change, and each release that was refused, is a line of C(/var/lib/paddock/history.jsonl).
   - The action plugin of the same name fills in C(apps).
@@ -73,8 +75,9 @@ import socket
 import time
 from typing import Any
 
+from ansible.module_utils import app_list
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slotted_app import CONFIG, SLOTS, App, Serving, Unproven, history, note
+from ansible.module_utils.slotted_app import SLOTS, App, Serving, Unproven, history, note
 
 DESCRIPTION = {
     "name": {"required": True},
@@ -100,7 +103,7 @@ class Slots:
         self.module = module
         self.run, self.by = module.params["run"], module.params["by"]
         self.reason = module.params["reason"]
-        self.here = sorted(path.name for path in CONFIG.glob("*") if path.is_dir())
+        self.here = app_list.listed()
         self.leaving = [name for name in self.here if name not in (module.params["stay"] or self.here)]
         self.apps = []
         for wanted in module.params["apps"] or []:
@@ -170,7 +173,7 @@ class Slots:
                 pending = True
                 continue
             try:
-                app.add_user()
+                app.claim()
                 if app.enabled_slot():
                     pending = True
                     if not app.proven_file.there() and all(app.slot_faults(slot, units) for slot in SLOTS):
@@ -205,7 +208,7 @@ class Slots:
             before = app.serving(units)
             left = app.about(before.slot)["release_dir"] if before and self.reason else ""
             try:
-                app.add_user()
+                app.claim()
                 app.serve(units, self.run)
             except Unproven as problem:
                 self.fail([self.refused(app, problem, since)])
@@ -292,12 +295,13 @@ def main() -> None:
         ],
         supports_check_mode=True,
     )
-    slots = Slots(module)
-    slots.refuse_taken()
     if not module.check_mode and module.params["state"] != "listed":
         # A module whose run was killed works on for a while.
         lock = open("/run/paddock-slots.lock", "w")  # noqa: SIM115 # held until the process ends
         fcntl.flock(lock, fcntl.LOCK_EX)
+        app_list.keep()
+    slots = Slots(module)
+    slots.refuse_taken()
     result = getattr(slots, module.params["state"])()
     module.exit_json(**result, said=slots.said, diff={"prepared": "".join(slots.diff)})
 

@@ -8,7 +8,6 @@ import difflib
 import grp
 import hashlib
 import http.client
-import ipaddress
 import json
 import os
 import pwd
@@ -19,11 +18,13 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible.module_utils import app_list
+from ansible.module_utils.app_list import ABOUT, CONFIG
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.networks import collapsed, with_loopback
 
 SLOTS = ("blue", "green")
 PREFLIGHT = "preflight"
-CONFIG = Path("/etc/paddock")
 HISTORY = Path("/var/lib/paddock/history.jsonl")
 HISTORY_BYTES = 1 << 20
 UNITS = Path("/etc/systemd/system")
@@ -33,8 +34,6 @@ PACKAGED_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 # By this the role knows the users it made.
 USER_COMMENT = "Paddock app"
 SECRET = "environment.json"
-# What a slot needs to be proven, for whoever starts it again without a description.
-ABOUT = "slot.json"
 # Only a proven slot is restarted for ever: a start limit that a bad one hits would close the
 # shared socket.
 KEEP = "[Service]\nRestart=always\nRestartSec=1\n"
@@ -216,7 +215,7 @@ class App:
         self.health_path, self.boot_timeout = wanted["health_path"], wanted["boot_timeout"]
         self.watch_seconds = wanted["watch_seconds"]
         self.socket_text, self.slot_text = wanted["socket_unit"], wanted["slot_unit"]
-        self.clients = _networks(wanted["clients"])
+        self.clients = with_loopback(wanted["clients"])
         about = {key: wanted[key] for key in ("release", "release_dir", "health_path", "boot_timeout")}
         self.files = {
             "gunicorn.conf.py": wanted["config"],
@@ -326,7 +325,7 @@ class App:
                 state=values["ActiveState"],
                 status=values.get("StatusText", ""),
                 reload_pending=values["NeedDaemonReload"] == "yes",
-                clients=frozenset(values["IPAddressAllow"].split() if values["IPAddressDeny"] else ()),
+                clients=collapsed(values["IPAddressAllow"].split() if values["IPAddressDeny"] else ()),
             )
         return units
 
@@ -398,6 +397,12 @@ class App:
             for path in (folder / f"{self.name}.service", folder / self.socket):
                 if path.exists():
                     return f"{path} belongs to a package"
+        if self.name not in app_list.listed():
+            for path in (UNITS / self.socket, self.config_dir):
+                if path.is_dir() and not any(path.iterdir()):
+                    continue
+                if path.exists():
+                    return f"{path} is there already, and no app's,"
         try:
             comment = pwd.getpwnam(self.name).pw_gecos
         except KeyError:
@@ -469,8 +474,9 @@ class App:
 
     # --- what changes it
 
-    def add_user(self) -> None:
-        """Make the user that the app runs as."""
+    def claim(self) -> None:
+        """Enter the app in the role's list, before its first file, and make the user that it runs as."""
+        app_list.add(self.name)
         with contextlib.suppress(KeyError):
             pwd.getpwnam(self.name)
             return
@@ -668,8 +674,8 @@ class App:
         slot = record["slot"]
         self.describe_as(slot)
         other = other_than(slot)
-        if units[self.socket].clients != frozenset(record["clients"]):
-            self.admit(frozenset(record["clients"]))
+        if units[self.socket].clients != collapsed(record["clients"]):
+            self.admit(collapsed(record["clients"]))
         socket_file = File(UNITS / self.socket, record["socket_unit"])
         if not socket_file.there():
             self.stop_all()
@@ -703,19 +709,14 @@ class App:
             shutil.rmtree(UNITS / f"{unit}.d", ignore_errors=True)
         shutil.rmtree(PROPERTIES / f"{self.socket}.d", ignore_errors=True)
         self.systemctl("daemon-reload")
-        # Last: by this folder the next run knows that there is something to remove.
         shutil.rmtree(self.config_dir, ignore_errors=True)
+        # Last: by its name in the list the next run knows that there is something to remove.
+        app_list.drop(self.name)
 
 
 def other_than(slot: str | None) -> str:
     """The other slot; blue where there is none yet."""
     return "green" if slot == "blue" else "blue"
-
-
-def _networks(addresses: list[str]) -> frozenset[str]:
-    """Addresses as systemd shows them, loopback with them; nothing for nothing."""
-    given = [*addresses, "127.0.0.0/8", "::1"] if addresses else []
-    return frozenset(str(ipaddress.ip_network(address)) for address in given)
 
 
 def _read(path: Path) -> str:
