@@ -376,6 +376,18 @@ def test_sources() -> None:
     assert all(text.startswith("fleet_sources") for text in texts)
 
 
+def test_monitors() -> None:
+    """Who may connect to the apps' ports is a list of addresses and networks."""
+
+    def monitors(value: object) -> list[str]:
+        return check_fleet([host("b1", "10.0.0.9", fleet_monitors=value)], [host("lb1", "10.0.0.1")])
+
+    assert monitors(["10.9.0.0/24", "192.0.2.7", "2001:db8::/64", "::1"]) == monitors([]) == []
+    for wrong in (["prometheus.example.org"], ["10.9.0.1/24"], "10.9.0.0/24", [7], ["10.9.0.0/33"]):
+        [text] = monitors(wrong)
+        assert re.match(r"fleet_monitors(\[0\])? is .*; allowed: a list, each an address or a network", text)
+
+
 def test_groups() -> None:
     """B1, B2: an empty, absent or misspelt group is named with the groups that are there."""
     groups = {"all": ["a"], "ungrouped": [], "backend": ["a"], "balancers": []}

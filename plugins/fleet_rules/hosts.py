@@ -66,6 +66,8 @@ def check_hosts(backends: list[Host], balancers: list[Host], host_name: str) -> 
         yield from _check_batch(host)
         if balancers:
             yield from _check_witnesses(host, {other.name for other in [*backends, *balancers]})
+    for host in backends:
+        yield from _check_monitors(host)
     for group in backends, balancers:
         yield from _check_twins(group)
     yield from _check_shares(backends)
@@ -181,16 +183,30 @@ def _check_front(balancer: Host) -> Iterator[Problem]:
     name = "nginx_front_proxies"
     value = balancer.values.get(name, [])
     for index, one in enumerate(value if isinstance(value, list) else []):
-        try:
-            ip_network(one if isinstance(one, str) else "")
-        except ValueError:
-            if one is not BROKEN:
-                allowed = "an address or a network, IPv4 or IPv6, such as 192.0.2.7 or 192.0.2.0/24; no name"
-                yield problem((name, index), f"is {show(one)}", allowed, host=balancer.name)
+        if one is not BROKEN and not _is_network(one):
+            allowed = "an address or a network, IPv4 or IPv6, such as 192.0.2.7 or 192.0.2.0/24; no name"
+            yield problem((name, index), f"is {show(one)}", allowed, host=balancer.name)
     path = balancer.values.get("nginx_front_health_path", "")
     if path is not BROKEN and not re.fullmatch(r"(/[A-Za-z0-9._~/-]*)?", str(path)):
         allowed = "a path such as /nginx-health, or empty"
         yield problem(("nginx_front_health_path",), f"is {show(path)}", allowed, host=balancer.name)
+
+
+def _check_monitors(backend: Host) -> Iterator[Problem]:
+    """Check who may connect to the apps' ports: systemd takes no names."""
+    value = backend.values.get("fleet_monitors", [])
+    for index, one in enumerate(value if isinstance(value, list) else [value]):
+        if value is not BROKEN and one is not BROKEN and not (isinstance(value, list) and _is_network(one)):
+            path = ("fleet_monitors", index) if isinstance(value, list) else ("fleet_monitors",)
+            allowed = "a list, each an address or a network such as 10.9.0.0/24, no host name"
+            yield problem(path, f"is {show(one)}", allowed, host=backend.name)
+
+
+def _is_network(text: object) -> bool:
+    try:
+        return isinstance(text, str) and bool(ip_network(text))
+    except ValueError:
+        return False
 
 
 def _check_virtual_ip(balancers: list[Host], backends: list[Host]) -> Iterator[Problem]:

@@ -20,6 +20,7 @@ FLEET_VARIABLES = frozenset(
         "fleet_batch",
         "fleet_index_url",
         "fleet_max_failures",
+        "fleet_monitors",
         "fleet_sources",
         "fleet_tls",
         "fleet_tls_names",
