@@ -619,7 +619,7 @@ def test_slot(gunicorn: Callable[..., str]) -> None:
     service = parser["Service"]
     assert service["User"] == service["Group"] == "shop"
     assert service["WorkingDirectory"] == "/srv/shop/releases/0123456789ab-py3.13/app"
-    assert service["ExecStart"].startswith("/srv/shop/releases/0123456789ab-py3.13/venv/bin/python ")
+    assert " /srv/shop/releases/0123456789ab-py3.13/venv/bin/python " in service["ExecStart"]
     assert service["ExecStart"].endswith("/gunicorn.conf.py shop.wsgi:make()")
     graceful = settings(gunicorn("gunicorn.conf.py.j2", app(timeout=40)))["graceful_timeout"]
     assert int(service["TimeoutStopSec"]) > int(graceful)

@@ -75,6 +75,12 @@ HOST = "a host name such as www.example.org"
 WHOLE = "a whole number from 1 to 128"
 
 
+TAKEN_VARIABLES = [
+    *("APP_RELEASE", "PADDOCK_STATUS", "LISTEN_FDS", "NOTIFY_SOCKET", "WATCHDOG_USEC", "STATE_DIRECTORY"),
+    *("RUNTIME_DIRECTORY", "CACHE_DIRECTORY", "GUNICORN_CMD_ARGS", "GUNICORN_PID", "PYTHONHOME"),
+]
+
+
 @pytest.mark.parametrize(
     ("change", "key", "value", "allowed"),
     [
@@ -136,7 +142,7 @@ WHOLE = "a whole number from 1 to 128"
         ({"environment": "s3cret"}, "apps[0].environment", "a string (not shown)", "a mapping of"),
         *(
             ({"environment": {name: "x"}}, "a key of apps[0].environment", show(name), "letters")
-            for name in ["1A", "A-B", "A\n", "APP_NAME", "A=B", "", 1, True]
+            for name in ["1A", "A-B", "A\n", "APP_NAME", "A=B", "", 1, True, *TAKEN_VARIABLES]
         ),
         # B15
         *(
