@@ -52,7 +52,7 @@ LOCK = "/var/lib/paddock/deploy.lock"
 
 
 def ask(address: str, port: int, path: str, name: str) -> tuple[int, str]:
-    """GET with a Host header; returns status and body, raises OSError or HTTPException."""
+    """GET as the balancer sends it for https; returns status and body, raises OSError or HTTPException."""
     connection = http.client.HTTPConnection(address, port, timeout=5)
     try:
         connection.request("GET", path, headers={"Host": name, "X-Forwarded-Proto": "https"})
@@ -82,7 +82,7 @@ def confirm(p: dict, app: str) -> tuple[str, str]:
         if status == 404 and (address, port, asked) == through:
             continue  # or does not know the backend yet
         if status != 200:
-            return url, f"status {status}, want 200: {body}"
+            return url, f"status {status}, want 200 (sent: Host: {name}, X-Forwarded-Proto: https): {body}"
         if release not in body:
             return url, f"the answer does not name the release {release}: {body}"
         return url, ""

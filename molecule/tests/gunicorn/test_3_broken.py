@@ -20,6 +20,7 @@ class Case:
     code: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     says: tuple[str, ...] = ()
+    says_not: tuple[str, ...] = ()
 
 
 # The apps that serve already, and new ones, which are the first release with something else wrong.
@@ -41,6 +42,30 @@ BROKEN = {
     "anonymous": Case(
         settings={"health_path": "/anonymous"},
         says=("/anonymous: status 200, but the answer does not name the release", '{"status":"ready"}'),
+        says_not=("not ready after",),  # waiting changes none of these answers
+    ),
+    "not-found": Case(
+        settings={"health_path": "/nowhere"},
+        says=(
+            "/nowhere (Host: localhost, X-",
+            "status 404, want 200: the app has no /nowhere",
+            "health_path",
+        ),
+        says_not=("not ready after",),
+    ),
+    "redirects": Case(
+        settings={"health_path": "/redirects", "server_names": ["shop.example.org"]},
+        says=("(Host: shop.example.org,", "302", "it redirects to https://elsewhere.example.org/login"),
+        says_not=("not ready after",),
+    ),
+    "exits": Case(
+        code="import sys; sys.exit('there is no licence')",
+        says=("there is no licence", "is failed"),
+        says_not=("not ready after",),
+    ),
+    "writes": Case(
+        code="Path(__file__).with_name('uploads').mkdir()",
+        says=("Read-only file system", "STATE_DIRECTORY (/var/lib/paddock/writes)"),
     ),
     "not-tornado": Case(
         settings={"framework": "tornado"},
@@ -87,6 +112,7 @@ def test_the_message_says_why(broken: Any, app: str) -> None:
     outcome = "no release of it serves" if app in NEW else "the release before it keeps serving"
     assert outcome in message
     assert [words for words in BROKEN[app].says if words not in message] == [], message
+    assert [words for words in BROKEN[app].says_not if words in message] == [], message
 
 
 @pytest.mark.parametrize("app", ["echo", "drain"])

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import json
+import threading
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
+# The module writes there what it waits for.
+PROGRESS = "/run/paddock/progress.json"
+PAUSE = 5.0
 
 
 class ActionModule(ActionBase):
@@ -31,10 +39,36 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         if "apps" in arguments:
             arguments["apps"] = [self._describe(name, variables) for name in arguments["apps"]]
-        result |= self._execute_module(module_args=arguments, task_vars=variables)
+        host, over = variables["inventory_hostname"], threading.Event()
+        watch = threading.Thread(target=self._show_progress, args=(host, over), daemon=True)
+        watch.start()
+        try:
+            result |= self._execute_module(module_args=arguments, task_vars=variables)
+        finally:
+            over.set()
+            watch.join(timeout=PAUSE)
         for line in result.get("said", []):
-            Display().display(f"{variables['inventory_hostname']}: {line}")
+            Display().display(f"{host}: {line}")
         return result
+
+    def _show_progress(self, host: str, over: threading.Event) -> None:
+        """Show what the module waits for while it works. A run that is quick pays nothing for it."""
+        # A become plugin keeps what it waits for, and the module's own must not wait for this.
+        watcher = copy.copy(self)
+        watcher._connection = copy.copy(self._connection)
+        watcher._connection.become = copy.copy(self._connection.become)
+        while not over.wait(PAUSE):
+            # Whatever goes wrong here, the module is what counts.
+            with contextlib.suppress(Exception):
+                answer = watcher._low_level_execute_command(f"date +%s; cat {PROGRESS}")
+                clock, _, text = answer["stdout"].partition("\n")
+                if over.is_set() or not text.strip():
+                    continue
+                word = json.loads(text)
+                seconds = round(int(clock) - word["since"])
+                if seconds >= PAUSE:
+                    waited = f"{word['app']} is not ready after {seconds} of {word['limit']} s"
+                    Display().display(f"{host}: {waited} ({word['slot']}): {word['said']}")
 
     def _describe(self, name: str, variables: dict[str, Any]) -> dict[str, Any]:
         context = {**variables, "__gunicorn_name": name}

@@ -83,6 +83,7 @@ DESCRIPTION = {
     "name": {"required": True},
     "release": {"required": True},
     "release_dir": {"type": "path", "required": True},
+    "host": {"required": True},
     "health_path": {"required": True},
     "boot_timeout": {"type": "int", "required": True},
     "watch_seconds": {"type": "int", "required": True},

@@ -7,21 +7,20 @@ import datetime
 import difflib
 import grp
 import hashlib
-import http.client
 import json
 import os
 import pwd
 import re
 import shutil
-import socket
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible.module_utils import app_list
+from ansible.module_utils import app_list, readiness
 from ansible.module_utils.app_list import ABOUT, CONFIG
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.networks import collapsed, with_loopback
+from ansible.module_utils.readiness import Hopeless, Unproven
 
 SLOTS = ("blue", "green")
 PREFLIGHT = "preflight"
@@ -43,10 +42,6 @@ BRIEF = "[Service]\nTimeoutStopSec=3\n"
 LISTEN = "10-listen.conf"
 # A release is ready when it says so this often in a row.
 ANSWERS = 3
-
-
-class Unproven(Exception):
-    """A slot does not answer as it should; the message says what it did."""
 
 
 class Serving(NamedTuple):
@@ -177,19 +172,6 @@ def history() -> list[dict[str, Any]]:
     return entries
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self.path))
-
-
 class App:
     """The app on this host."""
 
@@ -213,10 +195,12 @@ class App:
         """Take what the app should be: an entry of the module's option `apps`."""
         self.release, self.release_dir = wanted["release"], Path(wanted["release_dir"])
         self.health_path, self.boot_timeout = wanted["health_path"], wanted["boot_timeout"]
-        self.watch_seconds = wanted["watch_seconds"]
+        self.watch_seconds, self.host = wanted["watch_seconds"], wanted["host"]
         self.socket_text, self.slot_text = wanted["socket_unit"], wanted["slot_unit"]
         self.clients = with_loopback(wanted["clients"])
-        about = {key: wanted[key] for key in ("release", "release_dir", "health_path", "boot_timeout")}
+        about = {
+            key: wanted[key] for key in ("release", "release_dir", "health_path", "boot_timeout", "host")
+        }
         self.files = {
             "gunicorn.conf.py": wanted["config"],
             **wanted["programs"],
@@ -224,7 +208,7 @@ class App:
         }
         if wanted["environment_json"]:
             self.files[SECRET] = wanted["environment_json"]
-            self.secrets = sorted(json.loads(wanted["environment_json"]).values(), key=len, reverse=True)
+            self.secrets = _secrets(wanted["environment_json"])
         content = json.dumps([self.slot_text, self.files, str(self.release_dir)], sort_keys=True)
         self.stamp = hashlib.sha256(content.encode()).hexdigest()[:16]
         # A slot's process tells systemd this when it is up.
@@ -245,6 +229,8 @@ class App:
         about = self.about(slot)
         self.release, self.release_dir = about["release"], Path(about["release_dir"])
         self.health_path, self.boot_timeout = about["health_path"], about["boot_timeout"]
+        self.host = about.get("host", "localhost")  # a slot of an earlier checkout has none
+        self.secrets = _secrets(_read(self.config_dir / slot / SECRET))
         listen = _read(self.drop_ins(slot) / LISTEN)
         self.status = re.search(r'PADDOCK_STATUS=(.*)"', listen)[1]  # type: ignore[index]
 
@@ -413,28 +399,15 @@ class App:
 
     # --- what asks it
 
-    def ask(self, slot: str) -> None:
-        """One health check; raises Unproven with URL, status and answer."""
-        path = Path("/run") / f"{self.name}-{slot}" / "probe.sock"
-        url = f"http+unix:/{path}{self.health_path}"
-        connection = _UnixConnection(path, timeout=5)
-        try:
-            connection.request("GET", self.health_path)
-            response = connection.getresponse()
-            body = response.read(65536).decode("utf-8", "replace").strip()
-        except (OSError, http.client.HTTPException) as error:
-            raise Unproven(f"GET {url}: {error or type(error).__name__}") from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise Unproven(f"GET {url}: status {response.status}, want 200: {body[:300]}")
-        if self.release not in body:
-            raise Unproven(
-                f"GET {url}: status 200, but the answer does not name the release {self.release}: the app"
-                f" has to return the environment variable APP_RELEASE in it. It said: {body[:300]}"
-            )
+    def folder(self, slot: str) -> Path:
+        """Where a slot's process has its own socket."""
+        return Path("/run") / f"{self.name}-{slot}"
 
-    def prove(self, slot: str) -> None:
+    def ask(self, slot: str) -> None:
+        """One readiness check; raises Unproven with URL, status and answer."""
+        readiness.ask(self.folder(slot) / "probe.sock", self.health_path, self.host, self.release)
+
+    def prove(self, slot: str, began: float) -> None:
         """Wait until the slot is ready; raises Unproven with the last answer."""
         deadline = time.monotonic() + self.boot_timeout
         answers = 0
@@ -442,6 +415,8 @@ class App:
             try:
                 self.ask(slot)
                 answers += 1
+            except Hopeless:
+                raise
             except Unproven as problem:
                 answers = 0
                 state = self.units()[slot].state
@@ -449,6 +424,7 @@ class App:
                     raise Unproven(f"{self.unit(slot)} is {state}. {problem}") from problem
                 if time.monotonic() > deadline:
                     raise Unproven(f"not ready after {self.boot_timeout} s. {problem}") from problem
+                readiness.tell(self.name, slot, self.boot_timeout, began, self.hide(str(problem)))
                 time.sleep(0.1)
 
     def log(self, *units: str) -> str:
@@ -502,14 +478,18 @@ class App:
     def start(self, slot: str) -> None:
         """Start a slot and wait until it is ready; raises Unproven with its log."""
         units = [self.unit(slot)] if slot == PREFLIGHT else [self.socket, self.unit(slot)]
+        began = readiness.now()
+        readiness.tell(self.name, slot, self.boot_timeout, began, f"{self.unit(slot)} is starting")
         try:
             self.systemctl("reset-failed", self.unit(slot), check=False)
             # One by one: of two at once, systemd only says that a dependency failed.
             for unit in units:
                 self.systemctl("start", unit)
-            self.prove(slot)
+            self.prove(slot, began)
         except Unproven as problem:
             raise Unproven(f"{problem}\nLast lines of its log:\n{self.log(*units)}") from problem
+        finally:
+            readiness.tell_no_more()
 
     def admit(self, clients: frozenset[str]) -> None:
         """Let only these networks connect; all, if there are none. The socket goes on listening.
@@ -717,6 +697,12 @@ class App:
 def other_than(slot: str | None) -> str:
     """The other slot; blue where there is none yet."""
     return "green" if slot == "blue" else "blue"
+
+
+def _secrets(environment_json: str) -> list[str]:
+    """Values that nobody may see, the longest first."""
+    values = json.loads(environment_json or "{}").values()
+    return sorted(values, key=len, reverse=True)
 
 
 def _read(path: Path) -> str:
