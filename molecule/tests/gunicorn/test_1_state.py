@@ -64,18 +64,29 @@ def test_scheme_and_request_id(node: Any) -> None:
     assert (said["scheme"], said["headers"]["X-Request-Id"]) == ("https", "paddock-123")
 
 
-def test_scheme_of_a_stranger(node: Any) -> None:
-    """Nobody but the balancers is believed, not even the host's own other address."""
+@app_and_port
+def test_client(node: Any, app: str, port: int) -> None:
+    """The client is whom a trusted proxy names, without code of the app's; else it is the peer."""
+    forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    for header, client in (("203.0.113.9", "203.0.113.9"), ("2001:db8::9", "2001:db8::9")):
+        said = node.http(port, **{**forwarded, "X-Forwarded-For": header}).json
+        assert (said["client"], said["scheme"]) == (client, "https")
+    said = node.http(port).json
+    assert (said["client"], said["scheme"]) == ("127.0.0.1", "http")
+
+
+@app_and_port
+def test_a_stranger_is_not_believed(node: Any, app: str, port: int) -> None:
+    """Nobody but the balancers is, not even the host's own other address."""
     ask = (
-        "python3 -c \"import urllib.request as u; print(u.urlopen(u.Request('http://{address}:8080/',"
-        " headers={{'X-Forwarded-Proto': 'https'}})).read().decode())\""
+        f"python3 -c \"import urllib.request as u; print(u.urlopen(u.Request('http://{{address}}:{port}/',"
+        " headers={{'X-Forwarded-Proto': 'https', 'X-Forwarded-For': '203.0.113.9'}})).read().decode())\""
     )
     address = node.sh("hostname -I | cut -d' ' -f1")
-    node.sh("systemctl set-property --runtime echo.socket IPAddressAllow=any")  # it would not get that far
+    node.sh(f"systemctl set-property --runtime {app}.socket IPAddressAllow=any")  # it would not get that far
     said = json.loads(node.sh(ask.format(address=address)))
-    node.sh("rm -r /run/systemd/system.control/echo.socket.d && systemctl daemon-reload")
-    assert said["client"] != "127.0.0.1"
-    assert said["scheme"] == "http"
+    node.sh(f"rm -r /run/systemd/system.control/{app}.socket.d && systemctl daemon-reload")
+    assert (said["client"], said["scheme"]) == (address, "http")
 
 
 def test_prints_reach_the_journal(node: Any, until: Any) -> None:

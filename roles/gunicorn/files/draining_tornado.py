@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 from gunicorn.workers.gtornado import TornadoWorker
+from paddock_client import plain, trusts
 from tornado import httputil
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop, PeriodicCallback
@@ -53,8 +54,10 @@ class _Server(HTTPServer):
         self.busy.discard(server_conn)
         # It would believe anybody: its trusted_downstream says whom to skip in X-Forwarded-For, not
         # whom to take it from.
-        peer = request_conn.context.address
-        self.xheaders = isinstance(peer, tuple) and peer[0] in self.worker.cfg.forwarded_allow_ips
+        context = request_conn.context
+        peer = context.address[0] if isinstance(context.address, tuple) else ""
+        self.xheaders = trusts(self.worker.cfg.forwarded_allow_networks(), peer)
+        context.remote_ip = plain(context.remote_ip)
         return _Request(super().start_request(server_conn, request_conn), self.busy, server_conn)
 
     def on_close(self, server_conn: object) -> None:

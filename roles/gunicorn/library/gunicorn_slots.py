@@ -126,6 +126,7 @@ class Slots:
             **{"outcome": outcome, "seconds": seconds, **more},
         )
         self.said.append(f"{app.name}: {before or 'nothing'} -> {now or 'nothing'}, {outcome}, {seconds} s")
+        self.said += [f"{app.name}: warning: {warning}" for warning in app.warnings]
 
     def count(self, name: str, before: Serving | None, now: str | None, since: float | None = None) -> None:
         """Put down for the report of the run what an app serves."""

@@ -190,6 +190,8 @@ class App:
         # What served before the last run that changed it.
         self.switch = self.config_dir / "switch.json"
         self.secrets: list[str] = []
+        # What a slot that is ready has to say to the user all the same.
+        self.warnings: list[str] = []
 
     def describe(self, wanted: dict[str, Any]) -> None:
         """Take what the app should be: an entry of the module's option `apps`."""
@@ -414,6 +416,7 @@ class App:
         while answers < ANSWERS:
             try:
                 self.ask(slot)
+                readiness.count(self.folder(slot))
                 answers += 1
             except Hopeless:
                 raise
@@ -426,6 +429,7 @@ class App:
                     raise Unproven(f"not ready after {self.boot_timeout} s. {problem}") from problem
                 readiness.tell(self.name, slot, self.boot_timeout, began, self.hide(str(problem)))
                 time.sleep(0.1)
+        self.warnings = self.hide(readiness.read_from_app(self.folder(slot) / "warnings")).splitlines()
 
     def log(self, *units: str) -> str:
         """The last lines of what these units, and systemd about them, said since their last start."""

@@ -13,7 +13,15 @@ class Hello(RequestHandler):
     def get(self) -> None:
         """Answer at once."""
         print("drain was asked")
-        self.write({"release": os.environ["APP_RELEASE"], "master": os.getppid(), "folder": os.getcwd()})
+        self.write(
+            {
+                "release": os.environ["APP_RELEASE"],
+                "master": os.getppid(),
+                "folder": os.getcwd(),
+                "client": self.request.remote_ip,
+                "scheme": self.request.protocol,
+            }
+        )
 
 
 class Ready(RequestHandler):

@@ -4,12 +4,16 @@ import ctypes
 import mmap
 import os
 import socket
+import sqlite3
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, redirect, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 LEDGER = Path(os.environ.get("STATE_DIRECTORY", "/tmp"), "ledger")
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -17,6 +21,21 @@ CLONE_NEWUSER = 0x10000000
 PTRACE_ATTACH = 16
 # A slow start gives the tests time to interfere.
 time.sleep(float(os.environ.get("BOOT_SECONDS", "0")))
+BORN = time.monotonic()
+if os.environ.get("BREAK_IMPORT") == "file" and Path(os.environ["STATE_DIRECTORY"], "broken").exists():
+    raise RuntimeError("the database is away")
+# What an app may have made at import: a scheduler, and a connection.
+TICKS: set[int] = set()
+
+
+def tick() -> None:
+    """Do what a scheduler does."""
+    while True:
+        TICKS.add(os.getpid())
+        time.sleep(0.05)
+
+
+threading.Thread(target=tick, name="ticker", daemon=True).start()
 RWX = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
 
 
@@ -51,6 +70,8 @@ ATTEMPTS: dict[str, Callable[[], Any]] = {
 def create_app(greeting: str = "") -> Flask:
     """Build the application."""
     app = Flask(__name__)
+    if "PROXY_FIX" in os.environ:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)  # type: ignore[method-assign]
 
     @app.get("/")
     def echo() -> Response:
@@ -68,6 +89,52 @@ def create_app(greeting: str = "") -> Flask:
     @app.get("/readyz")
     def readyz() -> dict[str, str]:
         return {"release": os.environ["APP_RELEASE"]}
+
+    @app.get("/slow-start")
+    def slow_start() -> tuple[dict[str, str], int]:
+        ready = time.monotonic() - BORN > float(os.environ["READY_SECONDS"])
+        said = {"release": os.environ["APP_RELEASE"], "token": os.environ.get("TOKEN", "")}
+        return said, 200 if ready else 500
+
+    @app.get("/redirects")
+    def redirects() -> Response:
+        return redirect("https://elsewhere.example.org/login")
+
+    @app.get("/guarded")
+    def guarded() -> tuple[dict[str, str], int]:
+        """Answer as Talisman and an app that checks its hosts do."""
+        if not request.is_secure:
+            return {"error": "https only"}, 403
+        if request.host != os.environ["HOST_NAME"]:
+            return {"error": f"the host {request.host} is not mine"}, 400
+        return {"release": os.environ["APP_RELEASE"]}, 200
+
+    @app.get("/ticks")
+    def ticks() -> dict[str, object]:
+        return {"pid": os.getpid(), "ticks": sorted(TICKS)}
+
+    @app.get("/clock")
+    def clock() -> dict[str, object]:
+        return {"zone": time.strftime("%z"), "path": sys.path}
+
+    @app.get("/meminfo")
+    def meminfo() -> str:
+        return Path("/proc/meminfo").read_text()
+
+    @app.get("/write")
+    def write() -> str:
+        Path(app.instance_path).mkdir()
+        return "done"
+
+    @app.get("/overwrite")
+    def overwrite() -> str:
+        Path(__file__).write_text("")
+        return "done"
+
+    @app.get("/sqlite")
+    def sqlite() -> str:
+        sqlite3.connect(Path(app.root_path, "dev.sqlite")).execute("create table t (c)")
+        return "done"
 
     @app.get("/fails")
     def fails() -> None:
