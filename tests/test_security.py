@@ -54,6 +54,15 @@ def test_listening_ports() -> None:
     assert listening_ports(lines) == [8, 22, 80]
 
 
+def test_host_metrics() -> None:
+    """An app that may read the host's figures is named, where it runs."""
+    apps = [{"name": "shop", "host_metrics": True}, {"name": "gone", "host_metrics": True}, {"name": "shut"}]
+    found = host("22", {"shop-blue": 1.2, "shut-green": 0.6}, apps=apps)
+    figures = measured(security_figures({"b1": found}, ["b1"], [], []))
+    opened = {figure: value for figure, value in figures.items() if figure.startswith("sandbox")}
+    assert opened == {"sandbox of shop": ("reads figures of the host", True)}
+
+
 def test_exposures() -> None:
     """Each service has its target; those that are none of ours have none."""
     found = host("22", {"shop-blue": 1.6, "shut-green": 0.6, "nginx": 3.1, "nginx-health": 2.5, "ssh": 9.6})

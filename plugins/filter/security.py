@@ -58,6 +58,7 @@ def security_figures(
             figures.append(_figure("answers", host, "no", "yes", ok=False))
             continue
         figures += _exposures(host, found)
+        figures += _opened(host, found)
         figures.append(_ports(host, found))
     figures += [_gixy(result) for result in gixy if not result.get("skipped")]
     figures += [_tls(result) for result in tls if not result.get("skipped")]
@@ -80,6 +81,17 @@ def _exposures(host: str, found: Mapping[str, Any]) -> Iterator[Figure]:
         yield _figure(
             f"exposure of {unit}", host, units[unit], f"at most {most[unit]}", ok=units[unit] <= most[unit]
         )
+
+
+def _opened(host: str, found: Mapping[str, Any]) -> Iterator[Figure]:
+    """Name the apps whose sandbox apps.yml opens; that is the user's choice, so it misses no target."""
+    units = {unit["unit"] for unit in json.loads(found["__security_units"]["stdout"])}
+    for app in found.get("apps", []):
+        here = units & {f"{app['name']}-{slot}.service" for slot in ("blue", "green")}
+        if app.get("host_metrics", False) and here:
+            yield _figure(
+                f"sandbox of {app['name']}", host, "reads figures of the host", "as apps.yml says", ok=True
+            )
 
 
 def _ports(host: str, found: Mapping[str, Any]) -> Figure:
