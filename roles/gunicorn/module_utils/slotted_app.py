@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible.module_utils import app_list, readiness
+from ansible.module_utils import app_list, readiness, release_files
 from ansible.module_utils.app_list import ABOUT, CONFIG
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.networks import collapsed, with_loopback
@@ -557,13 +557,23 @@ class App:
         self.systemctl("stop", self.socket, *map(self.unit, SLOTS), check=False)
         self.systemctl("reset-failed", self.socket, *map(self.unit, SLOTS), check=False)
 
-    def take_over(self, units: dict[str, Unit]) -> str:
+    def serves(self, units: dict[str, Unit]) -> bool:
+        """Whether the described release serves already, in whatever slot; also if that cannot be told."""
+        now = self.serving(units)
+        try:
+            return bool(now) and self.about(now.slot)["release_dir"] == str(self.release_dir)
+        except Unproven:
+            return True
+
+    def take_over(self, units: dict[str, Unit], run: str) -> str:
         """Start the release in the idle slot, on the shared socket; returns the slot."""
         # Both slots run after a killed run. The one that is enabled was proven, the other perhaps not.
         enabled = self.enabled_slot()
         running = [slot for slot in SLOTS if units[slot].up]
         now = enabled if enabled in running or not running else running[0]
         slot = other_than(now)
+        if not self.serves(units):
+            release_files.stamp(self.release_dir, release_files.began(run))
         self.systemctl("stop", self.unit(slot), check=False)
         self.write_slot(slot)
         if enabled is None:
@@ -598,7 +608,7 @@ class App:
         if units[self.socket].clients != self.clients:
             self.admit(self.clients)
         if slot is None:
-            slot = self.take_over(units)
+            slot = self.take_over(units, run)
         self.remember(run, before, slot, socket_before, clients_before)
         self.keep(slot).write()
         # Before the other one stops: from here on the release may not be pruned.
@@ -645,19 +655,22 @@ class App:
         if record["slot"] is None:
             self.remove()
         else:
-            self.resume(record, units)
+            self.resume(record, units, run)
             kept = self.release_dir.name
             self.switch.unlink()
         if tried and name != kept and reason:
             self.marks.hold(name, reason)
         return tried
 
-    def resume(self, record: dict[str, Any], units: dict[str, Unit]) -> None:
+    def resume(self, record: dict[str, Any], units: dict[str, Unit], run: str) -> None:
         """Let a slot that has served before serve again; raises Unproven."""
         self.sweep()
         slot = record["slot"]
         self.describe_as(slot)
         other = other_than(slot)
+        if not self.serves(units):
+            # Later than the files of what the run has brought.
+            release_files.stamp(self.release_dir, release_files.began(run) + 1)
         if units[self.socket].clients != collapsed(record["clients"]):
             self.admit(collapsed(record["clients"]))
         socket_file = File(UNITS / self.socket, record["socket_unit"])
