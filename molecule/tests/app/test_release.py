@@ -191,3 +191,19 @@ def test_folders_belong_to_root(source: Any) -> None:
     assert (
         source.host.check_output(f"stat -c %U:%a {source.home} {source.home}/*").split() == ["root:755"] * 4
     )
+
+
+def test_a_strangers_folder_is_not_taken_over(source: Any, host: Host) -> None:
+    """An app by the name of what somebody else has below /srv is refused; nothing there changes."""
+    home = source.home
+    source.run()
+    host.check_output(
+        f"mv {home} {home}.away && mkdir -m 0700 {home} && touch {home}/site && chown games {home}"
+    )
+    try:
+        source.change("#\n")
+        run = source.run(rc=2)
+        assert f"{home} is not empty and has no releases" in run.output
+        assert host.check_output(f"stat -c '%U %a' {home}; ls -A {home}") == "games 700\nsite"
+    finally:
+        host.check_output(f"rm -rf {home} && mv {home}.away {home}")

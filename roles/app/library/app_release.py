@@ -78,6 +78,13 @@ def is_whole(path: Path) -> bool:
     return path.exists()
 
 
+def refuse_strangers(home: Path) -> None:
+    """Raise Failed where the app's folder holds what somebody else has put there: this would take it over."""
+    there = {entry.name for entry in home.iterdir()} - {"lost+found"} if home.is_dir() else set()
+    if there and "releases" not in there:
+        raise Failed(f"{home} is not empty and has no releases. Move it away, or give the app another name.")
+
+
 def throw_away(path: Path) -> None:
     """Remove what is no release, whatever it is."""
     if path.is_dir() and not path.is_symlink():
@@ -200,6 +207,7 @@ def main() -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     partials = [parent / ".partial" for parent in (path.parent, environment.parent)]
     try:
+        refuse_strangers(home)
         for parent in (home, path.parent, environment.parent, home / "good"):
             folder(parent)
         if is_whole(path):
