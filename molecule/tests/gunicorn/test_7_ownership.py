@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,3 +111,20 @@ def test_overlapping_clients(changed_fleet: Any, nodes: list[Any]) -> None:
     for node in nodes:
         there = node.sh("systemctl show --property=IPAddressAllow --value echo.socket").split()
         assert sorted(there) == ["127.0.0.0/8", "2001:db8::/64", "::1/128"]
+
+
+def test_monitoring_is_let_in(changed_fleet: Any, nodes: list[Any]) -> None:
+    """Who is in gunicorn_clients connects, and is not believed on the client; who is not does not connect."""
+    fleet = changed_fleet
+    asked = (
+        "python3 -c \"import urllib.request as u; print(u.urlopen(u.Request('http://{address}:8080/',"
+        " headers={{'X-Forwarded-For': '203.0.113.9'}}), timeout=3).read().decode())\""
+    )
+    addresses = {node: node.sh("hostname -I | cut -d' ' -f1") for node in nodes}
+    for node, address in addresses.items():
+        assert "timed out" in node.sh(f"{asked.format(address=address)} 2>&1", check=False)
+    fleet.settings["gunicorn_clients"] = ["10.254.0.0/16", *addresses.values()]
+    fleet.configure()
+    for node, address in addresses.items():
+        assert json.loads(node.sh(asked.format(address=address)))["client"] == address
+    assert fleet.configure().changed == 0
