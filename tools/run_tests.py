@@ -43,6 +43,7 @@ CHECKS = {
     "molecule-releases": molecule("releases"),
     "molecule-pair": molecule("pair"),
     "molecule-tls": molecule("tls"),
+    "molecule-single": molecule("single"),
     "molecule-faults": molecule("faults"),
     "molecule-default": molecule("default"),
     "molecule-gunicorn": molecule("gunicorn"),
