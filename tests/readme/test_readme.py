@@ -133,7 +133,7 @@ def test_every_command(checkout: Path) -> None:
 
 def test_links_lead_somewhere() -> None:
     """Every relative link of the READMEs is a file."""
-    pages = [ROOT / "README.md", *ROOT.glob("roles/*/README.md")]
+    pages = [ROOT / "README.md", *ROOT.glob("roles/*/README.md"), *ROOT.glob("docs/*.md")]
     for page in pages:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
