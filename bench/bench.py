@@ -311,7 +311,8 @@ def draw(found: list[Release], path: Path) -> None:
     axes.plot(sizes, [one.release for one in found], "o-", color="#0072b2", label="new release, proven")
     axes.plot(sizes, [one.rollback for one in found], "s-", color="#d55e00", label="rollback")
     lost, sent = sum(one.lost for one in found), sum(one.sent for one in found)
-    axes.set_title(f"{lost} of {sent:,} requests lost meanwhile", loc="left")
+    title = f"Seconds of a release and of a rollback ({lost} of {sent:,} requests lost meanwhile)"
+    axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("backends (all on the cores of one machine)")
     axes.set_ylabel("seconds")
     axes.set_xticks(sizes)

@@ -35,7 +35,7 @@ def draw(judgement: Judgement, path: Path) -> None:
     width = max(1, -(-len(judgement.seconds) // BARS))
     bars = [judgement.seconds[at : at + width] for at in range(0, len(judgement.seconds), width)]
     # The last second is hardly ever a whole one, and its bar would tell of a slump.
-    if len(bars) > 1 and judgement.run.seconds <= bars[-1][0].second + 0.5 and not bars[-1][0].failed:
+    if len(bars) > 1 and judgement.run.seconds < bars[-1][-1].second + 0.95 and not bars[-1][-1].failed:
         bars.pop()
     handles = _answers(answers, judgement, bars, width)
     handles += _latency(times, bars, width)

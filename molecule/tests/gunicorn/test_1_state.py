@@ -58,6 +58,20 @@ def test_environment_is_exact(node: Any, fleet: Any) -> None:
     assert not [key for key in environment if key.startswith("PADDOCK")]
 
 
+def test_a_command_of_the_app(node: Any, fleet: Any) -> None:
+    """The command of the README: in the release, as the app's user, with the app's variables."""
+    slot = node.slot("echo")
+    folder = f"/etc/paddock/echo/{slot.color}"
+    code = "import json, os, getpass; print(json.dumps([getpass.getuser(), os.getcwd(), dict(os.environ)]))"
+    said = node.sh(
+        f"cd /proc/{slot.pid}/cwd && runuser -u echo -- python3 {folder}/launch.py"
+        f" {folder}/environment.json ../venv/bin/python -c '{code}'"
+    )
+    user, place, environment = json.loads(said)
+    assert (user, place) == ("echo", node.sh(f"readlink /proc/{slot.pid}/cwd"))
+    assert environment.items() >= fleet.app("echo")["environment"].items()
+
+
 def test_scheme_and_request_id(node: Any) -> None:
     """The scheme is taken from a trusted proxy, as loopback is; the app sees the balancer's request id."""
     said = node.http(8080, **{"X-Forwarded-Proto": "https", "X-Request-Id": "paddock-123"}).json
