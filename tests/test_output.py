@@ -28,6 +28,11 @@ PLAYBOOK = """
       ansible.builtin.debug: {msg: "a  table\\nof two lines"}
       run_once: true
 
+    - name: Something for each
+      ansible.builtin.debug: {msg: "of {{ item }}"}
+      loop: [one, two]
+      run_once: true
+
     - name: For programs
       ansible.builtin.debug: {msg: {"key": ["value"]}}
       run_once: true
@@ -67,7 +72,7 @@ def test_changes_and_messages(shown: str) -> None:
     """A change names its task; what does not change is silent; messages are plain text, data is JSON."""
     assert "Nothing to see" not in shown
     assert "TASK [A change]\nchanged: [b]\n" in shown
-    assert "\na  table\nof two lines\n" in shown
+    assert "\na  table\nof two lines\nof one\nof two\n" in shown
     assert re.search(r'^\{\n "key": \[\n  "value"\n \]\n\}$', shown, re.MULTILINE)
 
 

@@ -78,6 +78,18 @@ class CallbackModule(Default):
         if self._whole or result.result.get("changed"):
             super().v2_runner_on_ok(result)
             return
+        # Each item of a loop has been shown.
+        if not (result.task.loop and "results" in result.result):
+            self._say(result)
+
+    def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
+        """Show a change, and what an item of a loop has to say."""
+        if self._whole or result.result.get("changed"):
+            super().v2_runner_item_on_ok(result)
+        else:
+            self._say(result)
+
+    def _say(self, result: CallbackTaskResult) -> None:
         self._handle_warnings_and_exception(result)
         if not self._run_is_verbose(result):
             return
@@ -85,12 +97,6 @@ class CallbackModule(Default):
         lines = said if isinstance(said, list) and all(isinstance(line, str) for line in said) else [said]
         for line in lines:
             self._display.display(line if isinstance(line, str) else json.dumps(line, indent=1))
-
-    def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
-        """Show what changes, and warnings also of what does not."""
-        if not self._whole and not result.result.get("changed"):
-            self._handle_warnings_and_exception(result)
-        super().v2_runner_item_on_ok(result)
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
         """Show why a task has failed."""
