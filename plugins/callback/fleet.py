@@ -93,7 +93,8 @@ class CallbackModule(Default):
         self._handle_warnings_and_exception(result)
         if not self._run_is_verbose(result):
             return
-        said = result.result.get("msg", "")
+        # A task such as debug with `var` has no message.
+        said = result.result.get("msg") or self._dump_results(result.result)
         lines = said if isinstance(said, list) and all(isinstance(line, str) for line in said) else [said]
         for line in lines:
             self._display.display(line if isinstance(line, str) else json.dumps(line, indent=1))
