@@ -50,6 +50,11 @@ PLAYBOOK = """
     - name: It fails
       ansible.builtin.command:
         argv: [sh, -c, "echo why >&2; exit 3"]
+      ignore_errors: true
+
+    - name: The run fails
+      ansible.builtin.fail: {msg: "the end"}
+      run_once: true
 """
 
 
@@ -88,3 +93,9 @@ def test_the_report_is_the_end(shown: str) -> None:
     """After Ansible's own counts."""
     assert shown.index("PLAY RECAP") < shown.index("\nthe end\n")
     assert shown.rstrip().endswith("the end")
+
+
+def test_the_report_of_a_failure_is_said_once(shown: str) -> None:
+    """The task that fails has it too, for other callbacks."""
+    assert shown.count("the end\n") == 1, shown
+    assert re.search(r"^fatal: \[[ab]\]: The run failed\.", shown, re.MULTILINE), shown

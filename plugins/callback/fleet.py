@@ -38,6 +38,7 @@ class CallbackModule(Default):
     def __init__(self) -> None:
         super().__init__()
         self._failures: dict[tuple[str, str], str] = {}
+        self._report = ""
 
     @property
     def _whole(self) -> bool:
@@ -75,6 +76,7 @@ class CallbackModule(Default):
 
     def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
         """Show a change, and what a task has to say."""
+        self._report = result.result.get("ansible_stats", {}).get("data", {}).get("report", self._report)
         if self._whole or result.result.get("changed"):
             super().v2_runner_on_ok(result)
             return
@@ -121,6 +123,8 @@ class CallbackModule(Default):
         self._print_task_banner(result.task)
         found = result.result
         message = str(found.get("msg", ""))
+        if message and message == self._report:  # said for other callbacks
+            message = "The run failed. Its report is the end of this output."
         # Where a module has failed on purpose, the exception says the same again.
         if message and "module_stderr" not in found and not message.startswith("Task failed"):
             found.pop("exception", None)
@@ -152,5 +156,5 @@ class CallbackModule(Default):
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Show Ansible's counts, and the report last."""
         super().v2_playbook_on_stats(stats)
-        if report := stats.custom.get("_run", {}).get("report"):
-            self._display.display(str(report))
+        if self._report:
+            self._display.display(self._report)
