@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +85,27 @@ def test_a_lost_name(vps2: Vps, first: Run, inventory: Path) -> None:
     assert status.rc == 0, status.output
     assert NAME in status.output, status.output
     vps2.sh(f"cat > /etc/hosts <<'END'\n{hosts}\nEND")
+
+
+@pytest.fixture
+def by_password(vps2: Vps) -> Iterator[str]:
+    """The password of root, which sshd takes for a while."""
+    password = secrets.token_urlsafe()
+    settings = "/etc/ssh/sshd_config.d/password.conf"
+    vps2.sh(f"echo root:{password} | chpasswd; echo PermitRootLogin yes > {settings}; systemctl reload ssh")
+    yield password
+    vps2.sh(f"rm {settings}; passwd --lock root; systemctl reload ssh")
+
+
+def test_ssh_by_password(first: Run, inventory: Path, by_password: str, tmp_path: Path) -> None:
+    """It works as a key does; without either the message has SSH's own reason."""
+    # No key, and no connection that another run has left open.
+    no_key = ("-e", "ansible_ssh_private_key_file=/nonexistent", "-e")
+    password = ("-e", f"ansible_password={by_password}")
+    status = run(inventory, "playbooks/status.yml", *no_key, f"ansible_control_path={tmp_path}/1", *password)
+    assert status.rc == 0, status.output
+    assert "requestme" in status.output
+    refused = run(inventory, "site.yml", *no_key, f"ansible_control_path={tmp_path}/2")
+    assert refused.rc != 0
+    assert "vps2 does not answer over SSH (root@" in refused.output, refused.output
+    assert "Permission denied" in refused.output
