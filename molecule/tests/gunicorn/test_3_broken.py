@@ -103,7 +103,7 @@ def broken(fleet: Any, nodes: list[Any], load: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("app", BROKEN)
 def test_the_message_says_why(broken: Any, app: str) -> None:
     """With the reason, and the last words of the app where it has any."""
-    failed = broken["run"].output.partition("fatal: ")[2]
+    failed = re.split(r"fatal: \[\S+\]: ", broken["run"].output, maxsplit=1)[1]
     parts = re.split(rf"^ *(?=(?:{'|'.join(BROKEN)}) \w+ did not prove itself)", failed, flags=re.MULTILINE)
     mine = [part for part in parts if part.startswith(f"{app} ")]
     assert len(mine) == 1, broken["run"].output
