@@ -159,7 +159,7 @@ def test_wrong_hash_changes_nothing(source: Any) -> None:
     [
         ("touch {home}", "{home}"),
         ("mkdir {home}; ln -s /nowhere {home}/releases", "{home}/releases"),
-        ("mkdir {home}; echo data > {home}/environments", "{home}/environments"),
+        ("mkdir -p {home}/releases; echo data > {home}/environments", "{home}/environments"),
         ("mkdir -p {home}/releases; echo data > {home}/releases/{release}", "{home}/releases/{release}"),
         (
             "mkdir -p {home}/releases; ln -s /nowhere {home}/releases/{release}",
