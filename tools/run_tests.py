@@ -41,18 +41,18 @@ def molecule(scenario: str) -> list[list[str]]:
 # The longest first, so that none runs alone at the end.
 CHECKS = {
     "molecule-releases": molecule("releases"),
-    "molecule-pair": molecule("pair"),
-    "molecule-tls": molecule("tls"),
-    "molecule-single": molecule("single"),
-    "molecule-faults": molecule("faults"),
-    "molecule-default": molecule("default"),
-    "molecule-gunicorn": molecule("gunicorn"),
-    "molecule-app": molecule("app"),
-    "lint": LINT,
-    "molecule-hostile": molecule("hostile"),
     "molecule-nginx": molecule("nginx"),
+    "molecule-pair": molecule("pair"),
+    "molecule-gunicorn": molecule("gunicorn"),
+    "molecule-tls": molecule("tls"),
+    "molecule-app": molecule("app"),
     "readme": README,
+    "molecule-default": molecule("default"),
+    "molecule-faults": molecule("faults"),
+    "molecule-single": molecule("single"),
+    "molecule-hostile": molecule("hostile"),
     "unit": UNIT,
+    "lint": LINT,
     "molecule-python": molecule("python"),
 }
 
