@@ -177,6 +177,17 @@ def test_held_back_with_nothing_else() -> None:
     assert "-e redeploy_bad=true" in problem
 
 
+def test_held_back_without_a_host() -> None:
+    """A host that could not list its releases fails by itself; the others are told what stays."""
+    hostvars = {
+        "b1": host("r1", ("r1", 1, None), held={"r2": "left"}),
+        "b2": {"gunicorn_listed": {"failed": True, "msg": "no space"}},
+    }
+    found = HELD.held_back(hostvars, ["b1", "b2"], {"shop": "r2"})
+    assert found["hosts"] == {"b1": {"shop": "r1"}, "b2": {}}
+    assert found["problem"] == ""
+
+
 def test_summary() -> None:
     """What has changed, what has not, what is held back, and where the fleet is."""
     proved = {"shop": {"before": "r1", "now": "r1", "seconds": None}}

@@ -45,7 +45,7 @@ def held_back(
 
     Args:
         hostvars: The variables of all hosts, with `gunicorn_listed`.
-        hosts: The backends of the run.
+        hosts: The backends of the run. One that could not list its releases is left out.
         releases: Release ids that are to be deployed, by the name of the app.
 
     Returns:
@@ -55,8 +55,9 @@ def held_back(
     stays: dict[str, dict[str, str]] = {host: {} for host in hosts}
     apps: dict[str, dict[str, str]] = {}
     problems = []
+    listed = {host: (hostvars[host].get("gunicorn_listed") or {}).get("apps") for host in hosts}
     for app, release in releases.items():
-        told = {host: hostvars[host]["gunicorn_listed"]["apps"].get(app) or {} for host in hosts}
+        told = {host: found.get(app) or {} for host, found in listed.items() if found is not None}
         reasons = [found["held"][release] for found in told.values() if release in found.get("held", {})]
         others = {
             host: found.get("now") for host, found in told.items() if found.get("now") not in (None, release)
