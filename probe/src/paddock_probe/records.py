@@ -59,7 +59,7 @@ class LedgerLog:
 
 @dataclass
 class Command:
-    """The command that the load went on beside: seconds since the load began, and its exit status."""
+    """The command that ran during the load: seconds since the load began, and its exit status."""
 
     argv: list[str]
     started: float = 0.0

@@ -82,7 +82,7 @@ class Target:
         """Open a connection.
 
         Raises:
-            OSError: Nobody is there, or TLS is not as it should be.
+            OSError: There is no answer, or TLS is not as it should be.
         """
         sni = {"ssl": self.tls, "server_hostname": self.name or self.hostname} if self.tls else {}
         return Connection(*await asyncio.open_connection(self.address, self.port, **sni))
@@ -108,7 +108,7 @@ class Connection:
         return self.http.our_state is h11.IDLE
 
     def seen_closed(self) -> bool:
-        """Whether the server has closed while the connection was idle, or sent what nobody asked for."""
+        """Whether the server has closed the idle connection, or sent something without a request."""
         if self.reader.at_eof() or self.reader.exception() or self.writer.is_closing():
             return True
         # The kernel may know what the event loop has not come to yet.

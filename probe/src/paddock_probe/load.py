@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -26,8 +27,37 @@ def turn(number: int) -> str:
     return CLIENTS[(number + number // len(CLIENTS)) % len(CLIENTS)]
 
 
+class Expect(NamedTuple):
+    """What a good answer is like."""
+
+    statuses: tuple[range, ...] = (range(200, 300),)
+    body: re.Pattern[bytes] | None = None
+
+    @property
+    def status_only(self) -> Expect:
+        """The same for paths that answer something else."""
+        return self._replace(body=None)
+
+    def problem(self, answer: Answer) -> str:
+        """What is wrong with an answer, in a few words; empty where nothing is."""
+        if not any(answer.status in allowed for allowed in self.statuses):
+            return f"status {answer.status}"
+        if self.body and not self.body.search(answer.body):
+            return f"a body without {self.body.pattern.decode()}"
+        return ""
+
+
+class Keys(NamedTuple):
+    """Keys of a JSON answer that name the backend and its release."""
+
+    backend: str = "host"
+    release: str = "release"
+
+
 class Plan(NamedTuple):
     """What to send: requests a second, seconds, and paths, empty ones left out.
+
+    `expect` is of the answers to `get`; of those to `post` and `slow` only the status counts.
 
     With a command, the load goes on for `before` seconds, the command's life, and `after` seconds;
     without, for `seconds`.
@@ -36,7 +66,10 @@ class Plan(NamedTuple):
     rate: float
     seconds: float
     get: str
+    expect: Expect = Expect()
+    keys: Keys = Keys()
     post: str = ""
+    ledger: str = ""
     slow: str = ""
     websocket: str = ""
     command: tuple[str, ...] = ()
@@ -74,29 +107,30 @@ class Load:
         self.now = lambda: loop.time() - zero
         began = datetime.now(UTC).isoformat(timespec="milliseconds")
         echo = Echo(self.target, self.plan.websocket, self.now) if self.plan.websocket else None
-        aside = [loop.create_task(self._progress())]
+        tasks = [loop.create_task(self._progress())]
         if echo:
-            aside.append(loop.create_task(echo.run()))
+            tasks.append(loop.create_task(echo.run()))
         async with self._until_interrupted():
             slow = loop.create_task(self._keep_slow()) if self.plan.slow else None
-            beside = loop.create_task(self._beside()) if self.command else None
+            command = loop.create_task(self._run_command()) if self.command else None
             await self._send()
-            if beside:
-                await beside
+            if command:
+                await command
             if slow:
                 await slow
-        for task in aside:
+        for task in tasks:
             task.cancel()
         # A task that ended by a bug of ours must not look like a success.
-        for result in await asyncio.gather(*aside, return_exceptions=True):
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
             if not isinstance(result, asyncio.CancelledError) and isinstance(result, BaseException):
                 raise result
         for client in self.clients.values():
             client.close()
         end = self.end or 0.0
         log = None
-        if self.plan.post:
-            log = await ledger.collect(Client(self.target), self.plan.post, self.run_id, self.records)
+        if self.plan.ledger:
+            path = ledger.question(self.plan.ledger, self.run_id)
+            log = await ledger.collect(Client(self.target), path, self.plan.keys.backend, self.records)
         return Run(
             url=self.target.url,
             run=self.run_id,
@@ -147,12 +181,12 @@ class Load:
         try:
             async with asyncio.timeout(due + LIMIT - launched):
                 answer, retried = await client.ask(method, path, body)
-            if not 200 <= answer.status < 400:
-                error = f"status {answer.status}"
+            expect = self.plan.expect if path == self.plan.get and not id_ else self.plan.expect.status_only
+            error = expect.problem(answer)
         except ERRORS as problem:
             error = describe(problem)
         finished = self.now()
-        who = [answer.json().get(key) for key in ("host", "release")]
+        who = [answer.json().get(key) for key in self.plan.keys]
         backend, release = (value if isinstance(value, str) else UNKNOWN for value in who)
         times = (due, launched, finished)
         self.records.append(Record(name, method, path, *times, error, retried, backend, release, id_))
@@ -166,7 +200,7 @@ class Load:
             if self.now() - started < 0.1:
                 await asyncio.sleep(0.1)  # refused at once; do not hammer
 
-    async def _beside(self) -> None:
+    async def _run_command(self) -> None:
         """Run the command once the load is on, and set the end by its end."""
         assert self.command
         with contextlib.suppress(TimeoutError):

@@ -32,7 +32,7 @@ async def connect(target: Target, path: str, messages: Messages) -> WebSocketCli
     """Open a WebSocket; what it gets goes into a queue, None at its end.
 
     Raises:
-        OSError: Nobody is there, or not in time.
+        OSError: There is no answer in time.
         HTTPClientError: It is answered, but not with a WebSocket.
         WebSocketError: The other side breaks the protocol.
     """
@@ -110,4 +110,4 @@ class Echo:
             self.log.messages += 1
             with contextlib.suppress(TimeoutError):
                 message = await asyncio.wait_for(messages.get(), PERIOD)
-                return "closed without a word" if message is None else "a message that nobody asked for"
+                return "closed without a word" if message is None else "a message that was not asked for"

@@ -1,4 +1,4 @@
-"""The ledger: each POST carries an id that the app notes on its host; at the end we ask for the notes."""
+"""The ledger: each POST carries an id that the service notes; at the end it is asked for its notes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from typing import NamedTuple
 from urllib.parse import quote
 
-from .client import ERRORS, LIMIT, Client
+from .client import ERRORS, LIMIT, Answer, Client
 from .records import UNKNOWN, LedgerLog, Record
 
 TRIES = 60
@@ -38,17 +38,26 @@ def body(id_: str) -> bytes:
 
 
 def question(path: str, run: str) -> str:
-    """The path that asks a host for the ids of a run."""
-    return f"{path}{'&' if '?' in path else '?'}run={quote(run)}-"
+    """The path that asks for the ids of a run, which begin with its name and a dash."""
+    return path.replace("{run}", f"{quote(run)}-")
 
 
-async def collect(client: Client, path: str, run: str, records: list[Record]) -> LedgerLog:
+def told(answer: Answer, key: str) -> tuple[str, list[str]] | None:
+    """The host and the ids that an answer tells; UNKNOWN for a ledger that all hosts share."""
+    content = answer.json()
+    host, ids = content.get(key, UNKNOWN), content.get("ids")
+    if isinstance(host, str) and isinstance(ids, list):
+        return host, [str(id_) for id_ in ids]
+    return None
+
+
+async def collect(client: Client, path: str, key: str, records: list[Record]) -> LedgerLog:
     """Ask through the balancer until every host that acknowledged a POST has told its ids.
 
     Args:
         client: Makes a connection for each request.
-        path: Of the ledger.
-        run: What the ids of this run begin with.
+        path: Asks for the ids of this run.
+        key: Names the host in an answer.
         records: Of the load.
 
     Returns:
@@ -57,20 +66,19 @@ async def collect(client: Client, path: str, run: str, records: list[Record]) ->
     log = LedgerLog()
     wanted = {record.backend for record in records if record.id and not record.error} - {UNKNOWN}
     for attempt in range(TRIES):
-        if attempt >= AT_LEAST and wanted <= set(log.ids):
+        if UNKNOWN in log.ids or (attempt >= AT_LEAST and wanted <= set(log.ids)):
             break
         try:
             async with asyncio.timeout(LIMIT):
-                answer, _ = await client.ask("GET", question(path, run))
+                answer, _ = await client.ask("GET", path)
         except ERRORS:
             await asyncio.sleep(PAUSE)
             continue
-        told = answer.json()
-        host, ids = told.get("host"), told.get("ids")
-        if answer.status == 200 and isinstance(host, str) and isinstance(ids, list):
-            log.ids[host] = [str(id_) for id_ in ids]
+        if answer.status == 200 and (notes := told(answer, key)):
+            log.ids[notes[0]] = notes[1]
         await asyncio.sleep(PAUSE)
-    log.missing_hosts = sorted(wanted - set(log.ids))
+    if UNKNOWN not in log.ids:
+        log.missing_hosts = sorted(wanted - set(log.ids))
     return log
 
 

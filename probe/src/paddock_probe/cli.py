@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import resource
 import shutil
 import ssl
@@ -17,12 +18,10 @@ from urllib.parse import urlsplit
 from . import ledger, websocket
 from .client import ERRORS, LIMIT, Answer, Client, Target, describe
 from .judge import Judgement, judge
-from .load import Load, Plan
+from .load import Expect, Keys, Load, Plan
 from .picture import draw
 from .records import Run
 from .report import as_json, text
-
-GET, POST, SLOW, WEBSOCKET = "/requestme", "/requestme/ledger", "/requestme/slow?seconds=5", "/welcome/ws"
 
 
 class Refused(Exception):
@@ -63,6 +62,21 @@ def _path(value: str) -> str:
     return value
 
 
+def _statuses(value: str) -> tuple[range, ...]:
+    found = [re.fullmatch(r"([1-5]\d\d)(?:-([1-5]\d\d))?", part) for part in value.split(",")]
+    ranges = tuple(range(int(one[1]), int(one[2] or one[1]) + 1) for one in found if one)
+    if len(ranges) < len(found) or not all(ranges):
+        raise argparse.ArgumentTypeError(f"{value!r}; allowed: such as 200, 200,404 or 200-299")
+    return ranges
+
+
+def _pattern(value: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(value.encode())
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{value!r}; allowed: a regular expression ({error})") from None
+
+
 def _picture(value: str) -> Path:
     if Path(value).suffix not in (".svg", ".png"):
         raise argparse.ArgumentTypeError(f"{value!r}; allowed: a file name that ends in .svg or .png")
@@ -71,8 +85,8 @@ def _picture(value: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="probe",
-        usage="python -m probe --url URL [OPTION...] [-- COMMAND ARG...]",
+        prog="paddock-probe",
+        usage="paddock-probe --url URL [OPTION...] [-- COMMAND ARG...]",
         description="Count the requests that a service loses, while a command runs or for some time.",
         epilog="Exit status: 0 nothing lost, 1 something lost or too little asked to tell, 2 no probe.",
     )
@@ -87,16 +101,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=_number(1, 86_400, "seconds"), default=60.0, help="without a command (%(default)g)")
     add("--before", type=_number(0, 3600, "seconds"), default=3.0, help="ahead of the command (%(default)g)")
     add("--after", type=_number(0, 3600, "seconds"), default=5.0, help="after the command (%(default)g)")
-    add("--get", type=_path, default=GET, metavar="PATH", help="most requests (%(default)s)")
-    add("--post", type=_path, default=POST, metavar="PATH", help="the ledger; '': none (%(default)s)")
+    add("--get", type=_path, default="/", metavar="PATH", help="most requests (%(default)s)")
+    add("--post", type=_path, default="", metavar="PATH", help='one request in five; sends {"id": ID}')
+    add("--ledger", type=_path, default="", metavar="PATH", help="tells the ids of {run} that were executed")
+    add("--slow", type=_path, default="", metavar="PATH", help="a GET that is always in flight")
+    add("--ws", type=_path, default="", metavar="PATH", help="a WebSocket that echoes")
     add(
-        "--slow",
-        type=_path,
-        default=SLOW,
-        metavar="PATH",
-        help="one always in flight; '': none (%(default)s)",
+        "--expect-status",
+        type=_statuses,
+        default="200-299",
+        metavar="LIST",
+        help="of a good answer (%(default)s)",
     )
-    add("--ws", type=_path, default=WEBSOCKET, metavar="PATH", help="echoes; '': none (%(default)s)")
+    add("--expect-body", type=_pattern, metavar="REGEX", help="what a good answer to --get has in it")
+    add("--backend-key", default="host", metavar="KEY", help="in JSON: which host answers (%(default)s)")
+    add("--release-key", default="release", metavar="KEY", help="in JSON: which release (%(default)s)")
     add("--host-header", default="", metavar="NAME", help="ask for this host instead of the URL's")
     add("--cacert", type=Path, metavar="FILE", help="trust these certificates, instead of the system's")
     add(
@@ -118,24 +137,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Probe; returns the exit status: 0 passed, 1 failed, 2 nothing was probed."""
+    argv = sys.argv[1:] if argv is None else argv
     cut = argv.index("--") if "--" in argv else len(argv)
     options, command = _parser().parse_args(argv[:cut]), tuple(argv[cut + 1 :])
     try:
         run = asyncio.run(_probe(options, command))
     except Refused as reason:
-        print(f"probe: {reason}", file=sys.stderr)
+        print(f"paddock-probe: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("probe: interrupted twice; nothing is reported", file=sys.stderr)
+        print("paddock-probe: interrupted twice; nothing is reported", file=sys.stderr)
         return 2
     judgement = judge(run, options.max_added_latency)
     try:
         _write(judgement, options)
     except OSError as error:
         print(text(judgement))
-        print(f"probe: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"paddock-probe: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     print(f"{'' if options.quiet else chr(10)}{text(judgement)}")
     return 0 if judgement.passed else 1
@@ -157,22 +177,29 @@ async def _probe(options: argparse.Namespace, command: tuple[str, ...]) -> Run:
         raise Refused(f"there is no command {command[0]}")
     if not options.get:
         raise Refused("--get is empty; allowed: a path that starts with /")
+    if options.ledger and not options.post:
+        raise Refused("--ledger tells about POSTs; allowed: with --post")
+    if options.ledger and "{run}" not in options.ledger:
+        raise Refused(f"--ledger {options.ledger} asks for no run; allowed: a path with {{run}} in it")
     # Each request in flight may hold a connection.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)) if hard > 0 else soft, hard))
     target = Target(options.url, options.host_header, _tls(options))
-    await _look(target, options)
     plan = Plan(
         rate=options.rate,
         seconds=options.seconds,
         get=options.get,
+        expect=Expect(options.expect_status, options.expect_body),
+        keys=Keys(options.backend_key, options.release_key),
         post=options.post,
+        ledger=options.ledger,
         slow=options.slow,
         websocket=options.ws,
         command=command,
         before=options.before,
         after=options.after,
     )
+    await _look(target, plan)
     say = (lambda _: None) if options.quiet else _say
     return await Load(target, plan, say).run()
 
@@ -190,7 +217,7 @@ def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
         raise Refused(f"--cacert {options.cacert}: {error.strerror or error}") from None
 
 
-async def _look(target: Target, options: argparse.Namespace) -> None:
+async def _look(target: Target, plan: Plan) -> None:
     """Ask each path once.
 
     Raises:
@@ -203,39 +230,26 @@ async def _look(target: Target, options: argparse.Namespace) -> None:
         raise Refused(f"{target.url}: {describe(error)}") from None
     target.address = connection.address or target.address
     connection.close()
-    who = (await _ask(target, options.get)).json()
-    if options.get == GET and not {"host", "release"} <= set(who):
-        raise Refused(
-            f"{target.url}{GET} answers, but not as requestme does (no host and release in it); "
-            "--get PATH --post '' probes another app"
-        )
-    if options.post:
-        told = (
-            await _ask(target, ledger.question(options.post, "probe-look"), "--post '' leaves it out")
-        ).json()
-        if not {"host", "ids"} <= set(told):
-            raise Refused(
-                f"{target.url}{options.post} answers, but not as a ledger does (no host and ids in it); "
-                "--post '' leaves it out"
-            )
-    if options.slow:
-        await _ask(target, options.slow, "--slow '' leaves it out")
-    if options.ws:
+    await _ask(target, plan.get, plan.expect)
+    if plan.ledger:
+        path = ledger.question(plan.ledger, "probe-look")
+        if ledger.told(await _ask(target, path, plan.expect.status_only), plan.keys.backend) is None:
+            raise Refused(f"{target.url}{path} answers, but not as a ledger does (no ids in it)")
+    if plan.slow:
+        await _ask(target, plan.slow, plan.expect.status_only)
+    if plan.websocket:
         try:
-            (await websocket.connect(target, options.ws, websocket.Messages())).close()
+            (await websocket.connect(target, plan.websocket, websocket.Messages())).close()
         except websocket.ERRORS as error:
-            raise Refused(
-                f"{target.url}{options.ws} is no WebSocket: {error}; --ws '' leaves it out"
-            ) from None
+            raise Refused(f"{target.url}{plan.websocket} is no WebSocket: {error}") from None
 
 
-async def _ask(target: Target, path: str, hint: str = "") -> Answer:
-    hint = hint and f"; {hint}"
+async def _ask(target: Target, path: str, expect: Expect) -> Answer:
     try:
         async with asyncio.timeout(LIMIT):
             answer, _ = await Client(target).ask("GET", path)
     except ERRORS as error:
-        raise Refused(f"{target.url}{path}: {describe(error)}{hint}") from None
-    if not 200 <= answer.status < 300:
-        raise Refused(f"{target.url}{path} answers with status {answer.status}{hint}")
+        raise Refused(f"{target.url}{path}: {describe(error)}") from None
+    if problem := expect.problem(answer):
+        raise Refused(f"{target.url}{path} answers with {problem}")
     return answer

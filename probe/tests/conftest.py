@@ -21,7 +21,7 @@ Fault = Callable[["Server", HTTPServerRequest], str | None]
 
 
 class Server:
-    """requestme and welcome in one, with faults.
+    """A service with a page, a ledger and a WebSocket, and with faults.
 
     Attributes:
         fault: Is asked about each request; "503" answers with that status, "close" ends the connection

@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from probe.cli import main  # noqa: E402
-from probe.client import Client, ClosedEarly, Target  # noqa: E402
-from probe.judge import judge  # noqa: E402
-from probe.load import turn  # noqa: E402
-from probe.records import Command, LedgerLog, Record, Run  # noqa: E402
+from paddock_probe.cli import main
+from paddock_probe.client import Client, ClosedEarly, Target
+from paddock_probe.judge import judge
+from paddock_probe.load import turn
+from paddock_probe.records import Command, LedgerLog, Record, Run
 
 
 class Result(NamedTuple):
@@ -38,9 +34,9 @@ class Probe:
         self.capfd, self.folder, self.server = capfd, folder, server
 
     def __call__(self, *arguments: str, **options: str) -> Result:
-        """Probe the server with a second's load; options such as ws="" replace the usual ones."""
+        """Probe the server with a second's load; options such as post="" replace the usual ones."""
         picture = self.folder / "probe.svg"
-        usual = {"url": self.server.url, "get": "/", "post": "/ledger", "slow": "", "ws": "", "seconds": "1"}
+        usual = {"url": self.server.url, "seconds": "1", "post": "/ledger", "ledger": "/ledger?run={run}"}
         usual |= {"rate": "60", "json": str(self.folder / "probe.json"), "picture": str(picture)}
         argv = [f"--{name.replace('_', '-')}={value}" for name, value in (usual | options).items()]
         try:
@@ -168,7 +164,14 @@ def test_around_a_command(probe: Probe) -> None:
         ({"rate": "0"}, "allowed: a number of requests a second"),
         ({"seconds": "soon"}, "allowed: a number of seconds"),
         ({"get": "/nothing"}, "answers with status 404"),
-        ({"post": "/nothing"}, "--post '' leaves it out"),
+        ({"expect_status": "404"}, "answers with status 200"),
+        ({"expect_status": "ok"}, "allowed: such as 200"),
+        ({"expect_body": "Welcome"}, "answers with a body without Welcome"),
+        ({"expect_body": "("}, "allowed: a regular expression"),
+        ({"ledger": "/nothing?run={run}"}, "answers with status 404"),
+        ({"ledger": "/?run={run}"}, "not as a ledger does"),
+        ({"ledger": "/ledger"}, "allowed: a path with {run} in it"),
+        ({"post": ""}, "allowed: with --post"),
         ({"ws": "/"}, "is no WebSocket"),
         ({"picture": "x.gif"}, ".svg or .png"),
     ],
@@ -190,17 +193,51 @@ def test_a_dead_url(probe: Probe) -> None:
     assert result.err.endswith("connection refused\n")
 
 
-def test_another_app(probe: Probe, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no requestme is refused where requestme is expected, and welcome where it is not."""
-    server.body = {"hello": "world"}
-    monkeypatch.setattr("probe.cli.GET", "/")
-    result = probe()
-    assert result.rc == 2
-    assert "not as requestme does" in result.err
-    monkeypatch.undo()
-    result = probe(post="")
+def test_other_keys(probe: Probe, server: Any) -> None:
+    """What names the server may have other keys; what no key names is told as unknown."""
+    server.body = {"node": "two"}
+    result = probe(post="", ledger="", backend_key="node")
     assert result.rc == 0, result.out
-    assert (result.json["servers"][0]["release"], result.json["ledger"]) == ("?", None)
+    assert [(one["backend"], one["release"]) for one in result.json["servers"]] == [("two", "?")]
+    assert result.json["ledger"] is None
+
+
+def test_an_unexpected_status(probe: Probe, server: Any) -> None:
+    """What is good is said by an option."""
+    server.fault = lambda server, _request: "404" if server.asked["GET"] > 1 else None
+    assert probe(post="", ledger="", expect_status="200,400-410").rc == 0
+    server.asked.clear()
+    result = probe(post="", ledger="")
+    assert {failure["error"] for failure in result.json["failures"]} == {"status 404"}
+
+
+def test_an_unexpected_body(probe: Probe, server: Any) -> None:
+    """A page that becomes another one is lost, though its status is good. Nothing is expected of others."""
+    assert probe(expect_body='"release": "r\\d"', slow="/slow").rc == 0
+
+    def change(server: Any, _request: Any) -> None:
+        server.release = "r2" if server.ledger else "r1"
+
+    server.ledger.clear()
+    server.fault = change
+    result = probe(expect_body="r1")
+    assert result.rc == 1
+    failures = {(one["method"], one["error"]) for one in result.json["failures"]}
+    assert failures == {("GET", "a body without r1")}
+
+
+def test_posts_without_a_ledger(probe: Probe, server: Any) -> None:
+    """They are sent and must be answered; what became of them is not asked."""
+    result = probe(ledger="")
+    assert (result.rc, server.asked["POST"], result.json["ledger"]) == (0, 12, None), result.out
+
+
+def test_a_shared_ledger(probe: Probe, server: Any) -> None:
+    """One that names no host has the ids of all."""
+    result = probe(backend_key="release")
+    assert (result.rc, result.json["ledger"]["clean"]) == (0, True), result.out
+    server.fault = lambda _, request: "hide" if request.method == "POST" else None
+    assert last(probe(backend_key="release")) == "FAIL: 12 acknowledged but not executed"
 
 
 def test_stale_connections() -> None:
@@ -279,7 +316,7 @@ def test_raw_failures_do_not_gate() -> None:
     """They are told."""
     records = [record(number, error="x" if number == 5 else "") for number in range(100)]
     judgement = judge(run_of(records))
-    assert judgement.verdict == "PASS: 0 of 67 requests failed, beside 1 of 33 of clients that never retry"
+    assert judgement.verdict == "PASS: 0 of 67 requests failed, next to 1 of 33 of clients that never retry"
 
 
 def test_too_few_requests() -> None:

@@ -102,7 +102,7 @@ class Judgement(NamedTuple):
             sent = sum(kind.sent for kind in self.classes if kind.gates)
             return (
                 f"PASS: {failed} of {sent:,} requests failed, "
-                f"beside {raw.failed} of {raw.sent:,} of clients that never retry"
+                f"next to {raw.failed} of {raw.sent:,} of clients that never retry"
             )
         return f"PASS: {failed} of {sum(kind.sent for kind in self.classes):,} requests failed"
 
@@ -261,7 +261,7 @@ def _too_little(run: Run, classes: list[Class], books: Balance | None) -> Iterab
         if kind.gates and not kind.sent:
             yield f"no request of the class {kind.name} was sent"
     if books and not books.posts:
-        yield "no POST was sent, so the ledger proves nothing"
+        yield "no POST was sent, so the ledger says nothing"
     if run.websocket and not run.websocket.messages and not run.websocket.losses:
         yield "the WebSocket sent nothing"
 

@@ -1,0 +1,7 @@
+"""`python -m paddock_probe`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
