@@ -39,9 +39,9 @@ class TestWelcome(AsyncHTTPTestCase):
 
     def get_app(self) -> Application:
         """Make an app with a name and a release of the tests' own."""
-        module = load_app()
         with mock.patch.dict(os.environ, APP_NAME="paddock", APP_RELEASE="r42"):
-            return module.make_app()
+            app: Application = load_app().app
+        return app
 
     async def connect(self, **headers: str) -> WebSocketClientConnection:
         """Open the WebSocket."""
@@ -60,14 +60,8 @@ class TestWelcome(AsyncHTTPTestCase):
             self.fetch("/")
             assert stdout.getvalue() == "Someone called me\n"
             self.fetch("/")
-            self.fetch("/healthz")
             self.fetch("/readyz")
         assert stdout.getvalue() == "Someone called me\n" * 2
-
-    def test_healthz(self) -> None:
-        """A live process says so."""
-        response = self.fetch("/healthz")
-        assert (response.code, json.loads(response.body)) == (200, {"status": "ok"})
 
     def test_readyz_tells_the_release(self) -> None:
         """A deployment can tell the new release from the old one."""
@@ -119,8 +113,8 @@ def test_defaults_without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Started by hand, the app needs no environment."""
     monkeypatch.delenv("APP_NAME", raising=False)
     monkeypatch.delenv("APP_RELEASE", raising=False)
-    settings = load_app().app.settings
-    assert (settings["app_name"], settings["app_release"]) == ("welcome", "development")
+    app = load_app()
+    assert (app.NAME, app.RELEASE) == ("welcome", "development")
 
 
 def test_import_needs_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
