@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
@@ -38,13 +39,28 @@ def started(pid: int) -> str:
     return "" if fields[0] in "ZX" else f"{fields[19]}@{boot}"
 
 
+def machine() -> str:
+    """Name the place where a process id means one process.
+
+    Returns:
+        The host's name with its machine-id(5) and PID namespace: two containers may share the name. A machine
+        without them has its name alone.
+    """
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
 def this_run() -> dict[str, Any]:
     """Say who this run is: user, machine and the process of ansible-playbook."""
     pid = os.getppid()  # this is one of its workers
     user = os.environ.get("SUDO_USER") or getpass.getuser()
     return {
         "by": f"{user}@{socket.gethostname()}",
-        "machine": socket.gethostname(),
+        "machine": machine(),
         "pid": pid,
         "started": started(pid),
     }
@@ -87,14 +103,16 @@ class ActionModule(ActionBase):
         """
         result = super().run(tmp, task_vars)
         holder = this_run()
-        own = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{holder['machine']}-{holder['pid']}"
+        own = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{socket.gethostname()}-{holder['pid']}"
         arguments = {"run": own, **self._task.args, "holder": holder}
-        done = self._execute_module("fleet_lock", module_args=arguments, task_vars=task_vars)
+        done = self._execute_module("paddock.fleet.fleet_lock", module_args=arguments, task_vars=task_vars)
         other = done.get("holder") or {}
         ours = done.get("failed") and other.get("machine") == holder["machine"]
         if ours and started(int(other["pid"])) != other["started"]:
             arguments["dead"] = other["run"]
-            done = self._execute_module("fleet_lock", module_args=arguments, task_vars=task_vars)
+            done = self._execute_module(
+                "paddock.fleet.fleet_lock", module_args=arguments, task_vars=task_vars
+            )
         if done.get("failed") and other:
             done["msg"] = refusal(other, self._task.delegate_to or "this host", done["expires_in"])
         elif arguments["state"] == "taken" and other and other["run"] != own:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -17,20 +16,44 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader, lookup_loader
 from ansible.utils.display import Display
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "plugins/plugin_utils/fleet_rules"
 
-# Ansible gives the plugins of a repository no way to import a package next to them.
-sys.path.append(str(ROOT / "plugins"))
 
-from fleet_rules.apps import App, check_apps, check_schema, sound_apps
-from fleet_rules.documents import check_inventories, relative
-from fleet_rules.hosts import Host, check_group, check_hosts
-from fleet_rules.own_wheels import check_own_wheels, unused_wheels
-from fleet_rules.problem import BROKEN, Problem, problem, show
-from fleet_rules.roles import check_option, is_foreign
-from fleet_rules.sources import check_entrypoint, check_lock, read_pins
-from fleet_rules.tls import check_tls
-from fleet_rules.variables import Variables
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.apps import (
+    App,
+    check_apps,
+    check_schema,
+    sound_apps,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.documents import (
+    check_inventories,
+    relative,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.hosts import (
+    Host,
+    check_group,
+    check_hosts,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.nginx import check_nginx
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.own_wheels import (
+    check_own_wheels,
+    unused_wheels,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.problem import (
+    BROKEN,
+    Problem,
+    problem,
+    show,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.roles import check_option, is_foreign
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.sources import (
+    check_entrypoint,
+    check_lock,
+    read_pins,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.tls import check_tls
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.variables import Variables
 
 
 class ActionModule(ActionBase):
@@ -134,18 +157,16 @@ class ActionModule(ActionBase):
                 yield from (replace(found, host=name) for found in problems)
             hosts[name] = Host(name, variables.values, apps[text])
         host_name = self._schema["$defs"]["app"]["properties"]["server_names"]["items"]["pattern"]
-        yield from check_hosts(
-            [hosts[name] for name in members[backends]],
-            [hosts[name] for name in members[balancers]],
-            host_name,
-        )
-        for name in members[balancers]:
-            yield from check_tls(hosts[name], self._loader.get_text_file_contents)
+        there = [hosts[name] for name in members[backends]], [hosts[name] for name in members[balancers]]
+        yield from check_hosts(*there, host_name)
+        yield from check_nginx(*there)
+        for balancer in there[1]:
+            yield from check_tls(balancer, self._loader.get_text_file_contents)
 
     def _check_sources(self, apps: list[App]) -> Iterator[Problem]:
         if not self.given["app_src"]:  # a rollback needs no source
             return
-        lookup = lookup_loader.get("release", loader=self._loader, templar=self._templar)
+        lookup = lookup_loader.get("paddock.fleet.release", loader=self._loader, templar=self._templar)
         for index, app in enumerate(apps):
             if "name" not in app:
                 continue
@@ -179,7 +200,7 @@ class ActionModule(ActionBase):
         groups = {self.given["backends"]: [], self.given["balancers"]: [], **self.groups}
         context = {**self._defaults, **raw, "hostvars": hostvars, "groups": groups}
         templar = self._templar.copy_with_new_env(available_variables=context)
-        return Variables(raw, self._defaults, templar.template, name, self._foreign)
+        return Variables(raw, self._defaults, templar.template, name, self._foreign, _is_computed)
 
     def _locate(self, found: Problem) -> str:
         """Return file and line of the value, or of what is next around it."""
@@ -207,7 +228,7 @@ class ActionModule(ActionBase):
 
     @cached_property
     def _schema(self) -> dict[str, Any]:
-        return json.loads((ROOT / "inventory" / "apps.schema.json").read_text())
+        return json.loads((RULES / "apps.schema.json").read_text())
 
     @property
     def _app_keys(self) -> dict[str, Any]:
@@ -215,7 +236,7 @@ class ActionModule(ActionBase):
 
     @cached_property
     def _complete(self) -> Callable[[list[App]], list[App]]:
-        return filter_loader.get("complete_apps").j2_function
+        return filter_loader.get("paddock.fleet.complete_apps").j2_function
 
     @cached_property
     def _defaults(self) -> dict[str, Any]:
@@ -234,3 +255,8 @@ class ActionModule(ActionBase):
                 content = content.get(key) or {}
             merged |= content
         return merged
+
+
+def _is_computed(value: object) -> bool:
+    origin = Origin.get_tag(value)
+    return bool(origin and origin.path and Path(origin.path).resolve().is_relative_to(ROOT / "playbooks"))

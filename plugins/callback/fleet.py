@@ -55,6 +55,11 @@ class CallbackModule(Default):
             self._display.display(f"PLAY [{name}]{' [CHECK MODE]' if play.check_mode else ''}")
         self._play = play
 
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Show nothing: a play for the hosts that differ often has none."""
+        if self._whole:
+            super().v2_playbook_on_no_hosts_matched()
+
     def _task_start(self, task: Any, prefix: str | None = None) -> None:
         super()._task_start(task, prefix)
         # The parent has shown it, unless results of tasks are filtered.
@@ -65,7 +70,8 @@ class CallbackModule(Default):
         if self._whole:
             super()._print_task_banner(task)
         elif self._last_task_banner != task._uuid:
-            self._display.display(f"TASK [{(self._last_task_name or task.get_name()).strip()}]")
+            name = (self._last_task_name or task.get_name()).strip().removeprefix("paddock.fleet.")
+            self._display.display(f"TASK [{name}]")
             self._last_task_banner = task._uuid
 
     def get_option(self, k: str) -> Any:

@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-SCHEMA = Path(__file__).parents[2] / "inventory" / "apps.schema.json"
+SCHEMA = Path(__file__).resolve().parents[1] / "plugin_utils/fleet_rules/apps.schema.json"
 
 DOCUMENTATION = """
 name: complete_apps
 short_description: Fill in the defaults of apps
 description:
-  - Returns the apps with every default of C(inventory/apps.schema.json) filled in.
+  - Returns the apps with every default of C(plugins/plugin_utils/fleet_rules/apps.schema.json) filled in.
   - The order of the apps and of their routes stays.
 positional: _input
 options:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ansible.plugins.loader import lookup_loader
+from ansible_collections.paddock.fleet.plugins.plugin_utils.release import release_files, release_id
 
 DOCUMENTATION = """
 name: release_ids
@@ -51,10 +53,10 @@ def release_ids(apps: list[dict[str, Any]], app_src: str) -> dict[str, str]:
     Raises:
         AnsibleError: A folder is missing, empty or holds what cannot be shipped.
     """
-    release = lookup_loader.get("release")
-    names = [app["name"] for app in apps]
-    found = release.run([f"{app_src}/{name}" for name in names], archive=False)
-    return {name: entry["id"] for name, entry in zip(names, found, strict=True)}
+    return {
+        app["name"]: release_id(release_files(Path(os.path.normpath(f"{app_src}/{app['name']}"))))
+        for app in apps
+    }
 
 
 class FilterModule:

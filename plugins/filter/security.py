@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-# Ansible gives the plugins of a repository no way to import a package next to them.
-sys.path.append(str(Path(__file__).parents[1]))
-
-from fleet_rules.table import table
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.table import table
 
 # Systemd's judgement of a service: 0 is closed, 10 is open.
 APP, SHUT_APP, NGINX, HEALTH = 1.5, 0.6, 3.0, 2.5
+# The version that keeps the signals of a release from the one that replaces it (Linux 6.12).
+LANDLOCK = 6
 LOOPBACK = re.compile(r"127\.|\[?::1\]?$")
 
 Figure = dict[str, Any]
 
 
-def listening_ports(lines: Sequence[str]) -> list[int]:
+def listening_ports(lines: Sequence[str], *, loopback: bool = False) -> list[int]:
     """Read what `ss` lists.
 
     Args:
         lines: Lines of `ss --no-header --listening --tcp --numeric`.
+        loopback: Whether those count that listen on loopback alone.
 
     Returns:
-        The ports that listen on more than loopback, each once.
+        The ports, each once.
     """
     found = (line.split()[3].rpartition(":") for line in lines)
-    return sorted({int(port) for address, _, port in found if not LOOPBACK.match(address)})
+    return sorted({int(port) for address, _, port in found if loopback or not LOOPBACK.match(address)})
 
 
 def security_figures(
@@ -60,6 +58,7 @@ def security_figures(
         figures += _exposures(host, found)
         figures += _opened(host, found)
         figures.append(_ports(host, found))
+        figures += _audit(host, found)
     figures += [_gixy(result) for result in gixy if not result.get("skipped")]
     figures += [_tls(result) for result in tls if not result.get("skipped")]
     return figures
@@ -69,14 +68,22 @@ def _figure(figure: str, host: str, measured: object, target: object, *, ok: boo
     return {"figure": figure, "host": host, "measured": measured, "target": target, "ok": ok}
 
 
-def _exposures(host: str, found: Mapping[str, Any]) -> Iterator[Figure]:
-    units = {
-        unit["unit"]: float(unit["exposure"]) for unit in json.loads(found["__security_units"]["stdout"])
+def _units(found: Mapping[str, Any]) -> dict[str, float]:
+    """The exposure of each unit of a host."""
+    return {unit["unit"]: float(unit["exposure"]) for unit in json.loads(found["__security_units"]["stdout"])}
+
+
+def _slots(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The app of each unit that a slot may have."""
+    return {
+        f"{app['name']}-{slot}.service": app for app in found.get("apps", []) for slot in ("blue", "green")
     }
+
+
+def _exposures(host: str, found: Mapping[str, Any]) -> Iterator[Figure]:
+    units = _units(found)
     most = {"nginx.service": NGINX, "nginx-health.service": HEALTH}
-    for app in found.get("apps", []):
-        for slot in ("blue", "green"):
-            most[f"{app['name']}-{slot}.service"] = APP if app.get("outbound", True) else SHUT_APP
+    most |= {unit: APP if app.get("network") != "none" else SHUT_APP for unit, app in _slots(found).items()}
     for unit in sorted(units.keys() & most.keys()):
         yield _figure(
             f"exposure of {unit}", host, units[unit], f"at most {most[unit]}", ok=units[unit] <= most[unit]
@@ -85,10 +92,9 @@ def _exposures(host: str, found: Mapping[str, Any]) -> Iterator[Figure]:
 
 def _opened(host: str, found: Mapping[str, Any]) -> Iterator[Figure]:
     """Name the apps whose sandbox apps.yml opens; that is the user's choice, so it misses no target."""
-    units = {unit["unit"] for unit in json.loads(found["__security_units"]["stdout"])}
-    for app in found.get("apps", []):
-        here = units & {f"{app['name']}-{slot}.service" for slot in ("blue", "green")}
-        if app.get("host_metrics", False) and here:
+    here = {app["name"]: app for unit, app in _slots(found).items() if unit in _units(found)}
+    for app in here.values():
+        if app.get("host_metrics", False):
             yield _figure(
                 f"sandbox of {app['name']}", host, "reads figures of the host", "as apps.yml says", ok=True
             )
@@ -99,11 +105,26 @@ def _ports(host: str, found: Mapping[str, Any]) -> Figure:
     allowed = {22}
     if "__security_nginx" in found and "content" in found["__security_nginx"]:
         allowed.add(int(found.get("nginx_port", 80)))
-        if found.get("nginx_certificate"):
-            allowed.add(int(found.get("nginx_tls_port", 443)))
+        if found.get("nginx_certificate", {}).get("file"):
+            allowed.add(int(found.get("nginx_tls", {}).get("port", 443)))
     target = "at most " + ", ".join(map(str, sorted(allowed)))
     measured = ", ".join(map(str, there)) or "none"
     return _figure("open ports", host, measured, target, ok=set(there) <= allowed)
+
+
+def _audit(host: str, found: Mapping[str, Any]) -> Iterator[Figure]:
+    """Judge what playbooks/files/audit.py has found."""
+    audit = json.loads(found["__security_audit"]["stdout"])
+    for kind, target in (("secrets", "only root reads them"), ("locks", "only root opens them")):
+        wrong = [f"{one['path']}: {one['fault']}" for one in audit[kind] if one["fault"]]
+        measured = ", ".join(wrong) or f"{len(audit[kind])} files, all closed"
+        yield _figure(kind, host, measured, target, ok=not wrong)
+    if set(_slots(found)) & _units(found).keys():
+        able = audit["landlock"]
+        yield _figure("Landlock", host, able or "none", f"at least {LANDLOCK}", ok=able >= LANDLOCK)
+    apps = {app["name"] for app in found.get("apps", [])}
+    opened = [f"{one['port']} by {one['user']}" for one in audit["listens"] if one["user"] in apps]
+    yield _figure("ports that apps opened", host, ", ".join(opened) or "none", "none", ok=not opened)
 
 
 def _gixy(result: Mapping[str, Any]) -> Figure:
@@ -119,7 +140,7 @@ def _tls(result: Mapping[str, Any]) -> Figure:
     faults = re.findall(r"^ +\* ([a-z_]+):", said.partition("Mozilla")[2], re.MULTILINE)
     if "OK - Compliant" in said:
         measured = "compliant"
-    # Whose certificate it is, is not a matter of settings; this machine may not know the authority.
+    # An unknown authority is no misconfiguration: this machine may not know it.
     elif set(faults) == {"certificate_path_validation"}:
         measured = "compliant, by an authority that is not known here"
     else:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-# Ansible gives the plugins of a repository no way to import a package next to them.
-sys.path.append(str(Path(__file__).parents[1]))
-
-from fleet_rules.table import table
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.table import table
 
 Status = dict[str, list[dict[str, Any]]]
 
@@ -35,7 +30,7 @@ def fleet_status(hostvars: Mapping[str, Any], backends: Sequence[str], balancers
     members |= {
         (app, host) for found in seen.values() for app in found["apps"] for host in found["apps"][app]
     }
-    # A host of which nobody knows anything is a row all the same.
+    # A host without any information has a row, too.
     members |= {("-", host) for host in said if host not in {host for _, host in members}}
     rows = []
     for app, host in sorted(members):
@@ -98,10 +93,14 @@ def _rotation(views: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
     where = "" if len(out) == len(views) else f" on {', '.join(out)}"
     kinds = " and ".join(sorted({view["out"] for view in out.values()}))
     words = [
-        [view.get("why"), view.get("by"), "" if view["out"] == "name" else f"since {view.get('since', '?')}"]
+        [
+            view.get("why"),
+            view.get("by"),
+            "" if view["out"] == "unresolved" else f"since {view.get('since', '?')}",
+        ]
         for view in out.values()
     ]
-    return f"out by {kinds}{where}", "; ".join(dict.fromkeys(", ".join(filter(None, one)) for one in words))
+    return f"{kinds}{where}", "; ".join(dict.fromkeys(", ".join(filter(None, one)) for one in words))
 
 
 class FilterModule:

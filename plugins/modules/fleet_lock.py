@@ -9,7 +9,7 @@ module: fleet_lock
 short_description: One deploy at a time
 description:
   - The lock is a file on a balancer that names who deploys. It expires when it was not renewed for
-    O(seconds), by this host's clock alone.
+    the O(seconds) of the run that took it, by this host's clock alone.
   - A run that takes over the lock of a dead one also takes its id, and so goes on with its deploy.
   - The action plugin of the same name says who the run is, and whether a holder on its own machine lives.
 options:
@@ -24,7 +24,10 @@ options:
   run: {description: Id of the run., type: str, default: ""}
   holder: {description: What to tell others about the run., type: dict, default: {}}
   dead: {description: Id of a run that is known to be dead., type: str, default: ""}
-  seconds: {description: When an unrenewed lock expires., type: int, default: 900}
+  seconds:
+    description: When the lock of this run expires, if it is not renewed. Longer than any of its steps.
+    type: int
+    default: 900
 """
 
 EXAMPLES = r"""
@@ -38,7 +41,6 @@ run: {description: Id under which the run goes on., returned: when taken, type: 
 holder: {description: Who holds or held the lock., returned: when there is one, type: dict}
 """
 
-import fcntl
 import json
 import os
 import time
@@ -46,12 +48,16 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.paddock.fleet.plugins.module_utils.host_lock import Held, take
 
 LOCK = Path("/var/lib/paddock/deploy.lock")
+GUARD = LOCK.with_suffix(".guard")
+# Each call holds the guard for milliseconds.
+PATIENCE = 10.0
 
 
 def read() -> dict[str, Any] | None:
-    """Who holds the lock; None if nobody does, or if a power failure has cut the file."""
+    """Who holds the lock; None if it is free, or if a power failure has cut the file."""
     try:
         return {**json.loads(LOCK.read_text(encoding="utf-8")), "renewed": LOCK.stat().st_mtime}
     except (OSError, ValueError):
@@ -82,19 +88,21 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, run=run)
     LOCK.parent.mkdir(parents=True, exist_ok=True)
-    guard = open(LOCK.with_suffix(".guard"), "w")  # noqa: SIM115 # held until the process ends
-    fcntl.flock(guard, fcntl.LOCK_EX)
+    try:
+        take(GUARD, PATIENCE)
+    except Held as problem:
+        module.fail_json(msg=f"{problem}. Nothing was changed.")
     holder = read()
     if state == "taken":
         if holder and holder["run"] != run:
             age = time.time() - holder["renewed"]
-            if holder["run"] != module.params["dead"] and age < module.params["seconds"]:
-                module.fail_json(
-                    msg="the lock is held", holder=holder, expires_in=int(module.params["seconds"] - age)
-                )
+            left = holder.get("seconds", 900) - age
+            if holder["run"] != module.params["dead"] and left > 0:
+                module.fail_json(msg="the lock is held", holder=holder, expires_in=int(left))
             run = holder["run"]
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        write({"since": since, **module.params["holder"], "run": run})
+        mine = {"run": run, "seconds": module.params["seconds"]}
+        write({"since": since, **module.params["holder"], **mine})
         module.exit_json(changed=False, run=run, holder=holder)
     if holder and (state == "removed" or holder["run"] == run):
         LOCK.unlink()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ansible import constants, context
@@ -15,15 +13,14 @@ from ansible.inventory.helpers import get_group_vars
 from ansible.inventory.host import Host
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import AnsibleVaultError, is_encrypted_file
+from ansible.plugins.vars import BaseVarsPlugin
 from ansible.plugins.vars.host_group_vars import VarsModule as HostGroupVars
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.documents import (
+    explain_yaml,
+    relative,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.project import project_root
 from yaml import YAMLError
-
-ROOT = Path(__file__).parents[2]
-
-# Ansible gives the plugins of a repository no way to import a package next to them.
-sys.path.append(str(ROOT / "plugins"))
-
-from fleet_rules.documents import explain_yaml, relative
 
 DOCUMENTATION = """
 name: fleet_vars
@@ -39,13 +36,9 @@ options: {}
 extends_documentation_fragment: [vars_plugin_staging]
 """
 
-SHARED = ROOT / "inventory"
 
-
-class VarsModule(HostGroupVars):
-    """What Ansible looks for in this file."""
-
-    REQUIRES_ENABLED = True
+class _Reader(HostGroupVars):
+    """Reads files as Ansible does, and explains one that cannot be read."""
 
     def load_found_files(
         self, loader: DataLoader, data: dict[str, Any], found_files: list[str]
@@ -70,6 +63,14 @@ class VarsModule(HostGroupVars):
                 raise AnsibleParserError(_explain(loader, found, error)) from None
         return data
 
+
+class VarsModule(BaseVarsPlugin):
+    """Ansible's entry point."""
+
+    def __init__(self) -> None:
+        # Not inherited from: a collection's plugin may not say that it has to be enabled.
+        self._reader = _Reader()
+
     def get_vars(
         self,
         loader: DataLoader,
@@ -89,36 +90,38 @@ class VarsModule(HostGroupVars):
             The variables.
         """
         entities = list(entities) if isinstance(entities, Sequence) else [entities]
-        own = super().get_vars(loader, path, entities, cache)
+        own = self._reader.get_vars(loader, path, entities, cache)
         groups = [entity for entity in entities if isinstance(entity, Group)]
-        if not groups or not _takes_shared(path):
+        shared_folder = _shared_folder(path)
+        if not groups or not shared_folder:
             return own
-        shared = super().get_vars(loader, str(SHARED), groups, cache)
+        shared = self._reader.get_vars(loader, shared_folder, groups, cache)
         everyone = [up for group in groups for up in group.get_ancestors() if up.name == "all"][:1]
         if not everyone:  # this is the group `all`, which Ansible asks for before the others
             return {**shared, **own}
         # Of the shared variables, what the inventory says of `all` or in its hosts file has lost by now to
         # what the repository says of `all` or of a smaller group. It shall win.
-        said = super().get_vars(loader, path, everyone, cache)
-        names = {*shared, *super().get_vars(loader, str(SHARED), everyone, cache)} - set(said)
+        said = self._reader.get_vars(loader, path, everyone, cache)
+        names = {*shared, *self._reader.get_vars(loader, shared_folder, everyone, cache)} - set(said)
         written = get_group_vars([*everyone, *groups])
         lower = {name: shared[name] for name in shared if name in names}
         return {**lower, **{name: written[name] for name in written if name in names}, **own}
 
 
-def _takes_shared(path: str) -> bool:
-    """Tell whether a folder is that of the first inventory, and has no share in ours."""
+def _shared_folder(path: str) -> str:
+    """Return the folder whose group_vars the first inventory shares; empty if `path` is not its folder."""
     sources = context.CLIARGS.get("inventory") or constants.DEFAULT_HOST_LIST
     folders = [
         source if os.path.isdir(source) else os.path.dirname(source)
         for source in sources
         if os.path.exists(source)
     ]
-    # Later ones win over it; with ours again, they would lose to it.
+    # Later ones win over it; with the shared ones again, they would lose to it.
     if not folders or os.path.realpath(path) != os.path.realpath(folders[0]):
-        return False
+        return ""
+    shared = project_root(sources) / "inventory"
     own = os.path.realpath(os.path.join(path, "group_vars"))
-    return own != os.path.realpath(SHARED / "group_vars")
+    return "" if own == os.path.realpath(shared / "group_vars") else str(shared)
 
 
 def _explain(loader: DataLoader, path: str, error: AnsibleError) -> str:

@@ -52,8 +52,8 @@ class _Server(HTTPServer):
     def start_request(self, server_conn: object, request_conn: Any) -> httputil.HTTPMessageDelegate:
         # Tornado asks for the next request once the one before is wholly answered.
         self.busy.discard(server_conn)
-        # It would believe anybody: its trusted_downstream says whom to skip in X-Forwarded-For, not
-        # whom to take it from.
+        # Tornado would trust every client: its trusted_downstream lists what to skip in X-Forwarded-For, not
+        # which client may send it.
         context = request_conn.context
         peer = context.address[0] if isinstance(context.address, tuple) else ""
         self.xheaders = trusts(self.worker.cfg.forwarded_allow_networks(), peer)

@@ -11,7 +11,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def trusted_networks(hosts: Iterable[str]) -> list[Network]:
-    """Look up whose headers are believed: loopback, and the balancers.
+    """Look up whose headers are believed: the balancers', and not loopback, where each app of the host is.
 
     Args:
         hosts: Addresses, networks and names. A name that is not known is left out: a dead DNS must not
@@ -20,7 +20,7 @@ def trusted_networks(hosts: Iterable[str]) -> list[Network]:
     Returns:
         Networks, each once.
     """
-    found: set[Network] = {ipaddress.ip_network("127.0.0.1"), ipaddress.ip_network("::1")}
+    found: set[Network] = set()
     for host in hosts:
         try:
             found.add(ipaddress.ip_network(host, strict=False))

@@ -1,7 +1,7 @@
-"""Let nobody connect to the port of a slot any more: `shut_port.py PID`, with the PID of its main process.
+"""Close the port of a slot for new connections: `shut_port.py PID`, with the PID of its main process.
 
 systemd closes the port of an app that is stopped after the slot has ended (systemd.socket(5), implicit
-dependencies). Who connected meanwhile would send a request that nobody reads, and a balancer must not send a
+dependencies). A request that arrives meanwhile would never be read, and a balancer must not send a
 POST again. shutdown(2) is no way: systemd takes its socket for broken then.
 """
 

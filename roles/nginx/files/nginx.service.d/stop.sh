@@ -19,7 +19,7 @@ wait_until_all_know() {
 if [ "$1" ]; then
     kill -QUIT "$1" || exit 0
     if systemctl list-jobs --plain --no-legend nginx.service | grep -q restart; then
-        # The next master begins at once, while the old workers finish: nobody could connect meanwhile.
+        # The next master begins at once, while the old workers finish: else no client could connect meanwhile.
         wait_until_all_know
         kill -KILL "$1" 2>/dev/null
     else
