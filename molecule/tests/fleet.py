@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from testbed import NODES, ROOT, Report, Run, begin, play, probed, sh
+from testbed import EPHEMERAL, NODES, Report, Run, begin, play, probed, sh
 
 BACKENDS = sorted(name for name in NODES if name.startswith("app"))
 
@@ -20,11 +20,11 @@ BACKENDS = sorted(name for name in NODES if name.startswith("app"))
 class Fleet:
     """The nodes, and what a user does with them."""
 
-    # What ansible-playbook is told beside what all scenarios tell it.
+    # What ansible-playbook is told in addition to what all scenarios tell it.
     options: tuple[str, ...] = ()
 
     def __init__(self, work: Path) -> None:
-        self.source = Path(shutil.copytree(ROOT / "app_src", work / "app_src"))
+        self.source = Path(shutil.copytree(EPHEMERAL / "apps", work / "apps"))
         self.pristine = (self.source / "requestme/app.py").read_text()
         self.work = work
         self.url = NODES["lb1"]["url"]
@@ -89,7 +89,7 @@ class Fleet:
         """Have requests in flight; gives their statuses in the end."""
         statuses: list[int] = []
         with ThreadPoolExecutor(count) as pool:
-            waiting = [pool.submit(self.get, f"/requestme/slow?seconds={seconds}") for _ in range(count)]
+            waiting = [pool.submit(self.get, f"/requestme?seconds={seconds}") for _ in range(count)]
             time.sleep(1)
             yield statuses
             statuses += [one.result()[0] for one in waiting]

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +27,20 @@ NODES = {node["instance"]: node for node in INSTANCES}
 # The whole matrix takes an hour: `make test-all`.
 FULL = os.environ.get("PADDOCK_FULL") == "1"
 RATE = "50" if FULL else "25"
+# molecule/testbed/ledger.py answers the last three.
+PROBE = ("--get", "/requestme", "--ws", "/welcome/ws", "--slow", "/requestme?seconds=5")
+PROBE += ("--post", "/requestme", "--ledger", "/requestme?run={run}")
 # Molecule has Ansible write in colors.
 PLAIN = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+
+
+def sample(cases: Iterable[Any], keep: int = 1) -> list[Any]:
+    """Return the cases of a test, of which `make test` runs only the first ones."""
+    every = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [
+        pytest.param(*case, marks=[] if number < keep else pytest.mark.full)
+        for number, case in enumerate(every)
+    ]
 
 
 def sh(node: str, command: str, check: bool = True, text: str = "") -> str:
@@ -135,7 +148,7 @@ class Report:
 def probed(url: str, folder: Path, *options: str) -> Iterator[Report]:
     """Have the probe ask a URL meanwhile."""
     path = folder / f"probe-{time.monotonic_ns()}.json"
-    argv = [sys.executable, "-m", "probe", "--url", url, "--rate", RATE, "--seconds", "3600"]
+    argv = [sys.executable, "-m", "paddock_probe", "--url", url, "--rate", RATE, "--seconds", "3600", *PROBE]
     argv += ["--json", str(path), "--picture", str(path.with_suffix(".svg"))]
     argv += ["--history", str(path.with_suffix(".jsonl")), *options]
     probe = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

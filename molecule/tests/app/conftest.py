@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible_collections.paddock.fleet.plugins.plugin_utils.release import release_files, release_id
 from testbed import ROOT, Run, killed, play
 from testinfra.host import Host
 
 PLAYBOOK = str(ROOT / "molecule/app/converge.yml")
-
-
-def _lookup() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("release", ROOT / "plugins/lookup/release.py")
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
-    return module
-
-
-LOOKUP = _lookup()
 
 
 @dataclass
@@ -47,7 +36,7 @@ class Source:
     def release(self) -> str:
         """Name of the release that the folder is now."""
         python = self.host.check_output("python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'")
-        return f"{LOOKUP.release_id(LOOKUP.release_files(self.folder))}-py{python}"
+        return f"{release_id(release_files(self.folder))}-py{python}"
 
     def change(self, text: str) -> None:
         """Append to the code."""
@@ -80,9 +69,9 @@ class Source:
         extra.write_text(json.dumps({**variables, **self.settings}))
         return ("--tags", self.tags, "-e", f"@{extra}", "--limit", self.host.backend.host)
 
-    def run(self, rc: int = 0) -> Run:
+    def run(self, rc: int = 0, *options: str) -> Run:
         """Run the playbook to its end."""
-        run = play(PLAYBOOK, *self.options())
+        run = play(PLAYBOOK, *self.options(), *options)
         assert (run.rc != 0) == (rc != 0), f"{run.rc}\n{run.output}"
         return run
 
@@ -96,14 +85,15 @@ class Source:
         there = self.host.check_output(
             f"cd {path}/app && find . -type f ! -name '*.pyc' -exec sha256sum {{}} +"
         )
-        files = LOOKUP.release_files(self.folder)
+        files = release_files(self.folder)
         names = " ".join(file.path for file in files)
         here = subprocess.check_output(f"sha256sum {names}", shell=True, text=True, cwd=self.folder)
         assert sorted(there.replace("./", "").splitlines()) == sorted(here.splitlines())
-        frozen = self.host.check_output(f"/opt/paddock/uv --no-cache pip freeze --python {path}/venv")
+        code = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+        frozen = self.host.check_output(f'{path}/venv/bin/python -I -c "{code}"')
         lock = (self.folder / "requirements.txt").read_text()
         locked = sorted(line.split()[0] for line in lock.splitlines() if line[:1].isalpha())
-        assert frozen.split() == locked
+        assert sorted(frozen.lower().split()) == locked
         tree = f"find {path} {path}/venv/"
         assert self.host.run(f"{tree} ! -user root -o -perm /022 ! -type l").stdout == ""
         assert self.host.run(f"{tree} -type f ! -perm -o=r -o -type d ! -perm -o=rx").stdout == ""
@@ -115,7 +105,8 @@ class Source:
 
     def assert_nothing_is_left(self) -> None:
         """Look at all places where something is made or uploaded."""
-        left = f"ls -d {self.home}/*/.partial /opt/paddock/{self.folder.name}-????????????.tar* /root/.cache"
+        uploads = f"/root/.ansible/tmp/*/{self.folder.name}-????????????.tar*"
+        left = f"ls -d {self.home}/*/.partial {uploads} /root/.cache"
         assert self.host.run(left).stdout == ""
 
 

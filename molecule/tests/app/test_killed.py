@@ -9,40 +9,56 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-UV = "/opt/paddock/uv"
-# Kills the module that calls uv: instead of a call, while uv works on, or after it.
-TRAP = """#!/bin/sh
-case "$(cat /run/moment),$4" in
-  "before the environment,venv" | "before the packages,pip") kill -9 $PPID; exit ;;
-  "amid the packages,pip") (sleep 0.1; kill -9 $PPID) & sleep 1 ;;
-  "after the packages,pip") /run/uv "$@"; kill -9 $PPID; exit ;;
-  "slow,pip") touch /run/slow; sleep 4 ;;
-esac
-exec /run/uv "$@"
+# Waits for a path, and sends a signal to the module: of the processes with the app's lock, the parent.
+TRAP = """
+import os, pathlib, signal, sys, time
+signal_name, path, lock = sys.argv[1:]
+holders = {}
+while not os.path.lexists(path):
+    time.sleep(0.001)
+while not holders:
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(file) == lock for file in (process / "fd").iterdir()):
+                holders[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            pass
+for process, parent in holders.items():
+    if parent not in holders:
+        os.kill(process, signal.Signals[signal_name])
+        print(process, flush=True)
 """
-MOMENTS = ["before the environment", "before the packages", "amid the packages", "after the packages"]
+MOMENTS = {
+    "before the environment": "environments/.partial",
+    "before the packages are compiled": "environments/.partial/venv/pyvenv.cfg",
+    "before the code": "releases/.partial",
+}
+
+
+def begin_trap(host: Host, home: str, kind: str, path: str) -> None:
+    """Wait on the host for a path below the app's folder, in the background."""
+    lock = f"/run/paddock-{home.rpartition('/')[2]}-releases.lock"
+    host.check_output(f"cat > /run/trap.py <<'END'\n{TRAP}END")
+    command = f"/usr/bin/python3 /run/trap.py {kind} {home}/{path} {lock}"
+    host.check_output(f"systemd-run --quiet --collect --unit=trap sh -c '{command} > /run/trapped'")
 
 
 @pytest.fixture
 def trap(host: Host) -> Iterator[None]:
-    """Have the trap on the host."""
-    host.check_output(
-        f"rm -f /run/slow; cp -P $(readlink {UV}) /run/uv && cp -P {UV} /run/uv.link && rm {UV}"
-    )
-    host.check_output(f"cat > {UV} <<'END'\n{TRAP}END\nchmod +x {UV}")
+    """Remove the trap."""
     yield
-    host.check_output(f"mv -f /run/uv.link {UV}; rm -f /run/uv /run/moment /run/slow")
+    host.check_output("systemctl stop trap; rm -f /run/trap.py /run/trapped")
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_module_killed(source: Any, trap: None, moment: str) -> None:
-    """SIGKILL of the module on the host; what uv was doing goes on."""
+    """SIGKILL of the module on the host; what it has started goes on."""
     source.host.check_output(f"rm -rf {source.home}")
     source.change(f"# killed {moment}\n")
-    source.host.check_output(f"echo {moment} > /run/moment")
+    begin_trap(source.host, source.home, "SIGKILL", MOMENTS[moment])
     source.run(rc=2)
-    assert source.releases() | source.environments() <= {".partial"}
-    source.host.check_output("echo never > /run/moment")
+    assert source.host.check_output("cat /run/trapped")
+    assert source.release not in source.releases()
     source.run()
     source.assert_whole()
 
@@ -51,13 +67,16 @@ def test_run_killed(source: Any, trap: None) -> None:
     """SIGKILL of ansible-playbook: the module works on, and the next run waits for it."""
     source.host.check_output(f"rm -rf {source.home}")
     source.change("# killed run\n")
-    source.host.check_output("echo slow > /run/moment")
+    begin_trap(source.host, source.home, "SIGSTOP", MOMENTS["before the packages are compiled"])
     with source.killed():
         deadline = time.monotonic() + 40
-        while not source.host.file("/run/slow").exists:
+        while not source.host.run("cat /run/trapped").stdout:
             assert time.monotonic() < deadline
     assert source.release not in source.releases()
-    source.host.check_output("echo never > /run/moment")
+    # What is on its way is root's alone.
+    folders = source.host.check_output("stat -c %a $(dirname ~/.ansible/tmp/*/changing-*)")
+    assert set(folders.split()) == {"700"}
+    source.host.check_output("systemd-run --quiet --collect sh -c 'sleep 3; kill -CONT $(cat /run/trapped)'")
     source.run()
     source.assert_whole()
 
@@ -69,9 +88,10 @@ def test_half_made_folders_are_thrown_away(source: Any) -> None:
     )
     source.host.check_output(f"touch {source.home}/releases/.partial/app/old.py")
     source.host.check_output(f"ln -s /nowhere {source.home}/environments/.partial")
-    others = "/opt/paddock/changing-too-0123456789ab.tar"
-    source.host.check_output(f"touch /opt/paddock/changing-0123456789ab.tar {others}")
+    uploads = "/root/.ansible/tmp/ansible-tmp-1"
+    others = f"{uploads}/changing-too-0123456789ab.tar.gz"
+    source.host.check_output(f"mkdir -p {uploads}; touch {uploads}/changing-0123456789ab.tar.gz {others}")
     source.change("# half-made\n")
     source.run()
-    source.host.check_output(f"rm {others}")  # it is not this app's
+    source.host.check_output(f"rm {others}; rmdir {uploads}")  # it is not this app's
     source.assert_whole()

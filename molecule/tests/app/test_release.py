@@ -31,7 +31,7 @@ def test_no_tests(deployed: Any) -> None:
 
 def test_hidden_files_arrive(source: Any) -> None:
     """What is in the folder is on the host, except for what a rule leaves out; the run counts that."""
-    arrive = ["uploads/.gitkeep", ".flaskenv", "static/.well-known/assetlinks.json"]
+    arrive = ["uploads/.gitkeep", ".flaskenv", "static/.well-known/assetlinks.json", "static/größe.txt"]
     stay = [".venv/pyvenv.cfg", "env/pyvenv.cfg", "node_modules/a/index.js", "dev.sqlite"]
     for name in (*arrive, *stay):
         (source.folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def test_hidden_files_arrive(source: Any) -> None:
     rules = (
         r"\.paddockignore \(1\), \.venv \(1\), .*node_modules \(1\), tests \(1\), virtual environment \(1\)"
     )
-    assert re.search(rf"changing \w{{12}}: 7 files; left out: {rules}", source.run().output)
+    assert re.search(rf"changing \w{{12}}: 8 files; left out: {rules}", source.run().output)
     source.assert_whole()
     there = source.host.check_output(f"cd {source.home}/releases/{source.release}/app && find . -type f")
     found = there.replace("./", "").split()
@@ -62,7 +62,7 @@ def test_flask_script_runs(host: Host) -> None:
 
 
 def test_one_byte_is_another_release(source: Any) -> None:
-    """The same content changes nothing; a byte makes a folder beside the old one."""
+    """The same content changes nothing; a byte makes a folder next to the old one."""
     source.run()
     assert source.run().changed == 0
     before, old = source.releases(), source.release
@@ -129,29 +129,30 @@ def test_no_network(source: Any, cut_off: None) -> None:
 def test_silent_index_changes_nothing(source: Any) -> None:
     """A run ends in time, before the host has changed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        index = f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+        address = f"127.0.0.1:{server.getsockname()[1]}/simple"
         # Of the packages here, only this one can never be in the cache.
         with (source.folder / "requirements.txt").open("a") as lock:
             lock.write(f"nowhere==1.0 --hash=sha256:{'0' * 64}\n")
-        source.settings["app_index_url"] = index
-        before = source.host.check_output("find /srv /opt/paddock | sort | sha256sum")
+        source.settings["app_index_url"] = f"http://user:s3cret@{address}"
+        before = source.host.check_output("find /srv | sort | sha256sum")
         start = time.monotonic()
-        output = source.run(rc=2).output
+        output = source.run(2, "-vvv").output
         assert time.monotonic() - start < 60
-    assert f"{index} does not answer" in output
-    assert "nowhere==1.0" in output
-    assert source.host.check_output("find /srv /opt/paddock | sort | sha256sum") == before
+    assert f"http://***@{address} does not answer" in output
+    assert "s3cret" not in output
+    assert "changing/requirements.txt" in output
+    assert source.host.check_output("find /srv | sort | sha256sum") == before
 
 
 def test_wrong_hash_changes_nothing(source: Any) -> None:
     """A package that is not the locked one is refused."""
-    before = source.host.check_output("find /srv /opt/paddock | sort | sha256sum")
+    before = source.host.check_output("find /srv | sort | sha256sum")
     lock = source.folder / "requirements.txt"
     # The two hashes of the first package.
     lock.write_text(re.sub("sha256:.{64}", "sha256:" + "0" * 64, lock.read_text(), count=2))
     output = source.run(rc=2).output
     assert "blinker==1.9.0 has another hash" in output
-    assert source.host.check_output("find /srv /opt/paddock | sort | sha256sum") == before
+    assert source.host.check_output("find /srv | sort | sha256sum") == before
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_folders_belong_to_root(source: Any) -> None:
     source.change("# owner\n")
     source.run()
     assert (
-        source.host.check_output(f"stat -c %U:%a {source.home} {source.home}/*").split() == ["root:755"] * 4
+        source.host.check_output(f"stat -c %U:%a {source.home} {source.home}/*").split() == ["root:755"] * 5
     )
 
 

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fleet import BACKENDS
-from testbed import NODES, ROOT
-
-sys.path.insert(0, str(ROOT))
-
-from probe.client import Target
-from probe.websocket import Echo
+from paddock_probe.client import Target
+from paddock_probe.websocket import Echo
+from testbed import NODES
 
 Cause = Callable[[Any], AbstractContextManager[dict[str, float]]]
 
@@ -160,7 +157,7 @@ def poison(count: int, seconds: float = 20) -> Cause:
 
     @contextmanager
     def cause(fleet: Any) -> Iterator[dict[str, float]]:
-        path = f"/requestme/slow?seconds={seconds}&id={time.monotonic_ns()}"
+        path = f"/requestme?seconds={seconds}&id={time.monotonic_ns()}"
         with ThreadPoolExecutor(count) as pool:
             waiting = [pool.submit(fleet.get, path) for _ in range(count)]
             seen: dict[str, float] = {}
@@ -303,10 +300,10 @@ def background(node: str, program: str, heal: str = "true", interpreter: str = "
     return shell(node, inject, f"systemctl stop fault; {heal}")
 
 
-def stopped_nginx(signal: str, whom: str) -> Cause:
+def stopped_nginx(signal: str, which: str) -> Cause:
     """Nginx's master or a worker gets a signal; seen: when there are as many processes as before."""
     processes = "cat /proc/$(cat /run/nginx.pid)/task/*/children"
-    victim = "cat /run/nginx.pid" if whom == "master" else f"{processes} | cut -d' ' -f1"
+    victim = "cat /run/nginx.pid" if which == "master" else f"{processes} | cut -d' ' -f1"
 
     @contextmanager
     def cause(fleet: Any) -> Iterator[dict[str, float]]:

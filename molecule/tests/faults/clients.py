@@ -48,7 +48,7 @@ async def leaving(at: tuple[str, int], count: int, seconds: float) -> dict[str, 
     gone = 0
     for number in range(count):
         _, writer = await asyncio.open_connection(*at)
-        writer.write(REQUEST % b"/requestme/slow?seconds=0.3")
+        writer.write(REQUEST % b"/requestme?seconds=0.3")
         await writer.drain()
         await asyncio.sleep(seconds / count)
         writer.transport.abort()
@@ -65,7 +65,7 @@ async def crowd(at: tuple[str, int], count: int, seconds: float) -> dict[str, in
         try:
             async with asyncio.timeout(20):
                 reader, writer = await asyncio.open_connection(*at)
-                writer.write(REQUEST % b"/requestme/slow?seconds=1")
+                writer.write(REQUEST % b"/requestme?seconds=1")
                 status = (await reader.read(12)).split(b" ")[-1].decode() or "closed"
                 writer.close()
         except (OSError, TimeoutError):

@@ -32,7 +32,7 @@ class FaultyFleet(Fleet):
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    """The fleet, with a copy of app_src/ to edit."""
+    """The fleet, with a copy of its apps to edit."""
     return FaultyFleet(tmp_path_factory.mktemp("fleet"))
 
 

@@ -82,7 +82,7 @@ def figures(report: Report, times: Times, victim: str) -> dict[str, float]:
 
 
 def too_little(report: Report, times: Times) -> list[str]:
-    """Why the figures prove nothing; empty where they do."""
+    """Why the figures say nothing; empty where they do."""
     sent, planned = len([one for one in report.history if one["client"] != "slow"]), report.content["planned"]
     zero = datetime.fromisoformat(report.content["began"]).timestamp()
     expected = report.content["rate"] * (times.healing - times.fault) * SENT_SHARE - 1

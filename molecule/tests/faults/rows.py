@@ -53,7 +53,7 @@ class Row:
         after: Seconds that are watched then, at least as many as the way back may take.
         victim: The node whose way back is timed.
         load: Options of the probe.
-        told: Figures that are shown beside those expected.
+        told: Figures that are shown next to those expected.
         impossible: Why it cannot be done here.
     """
 
@@ -75,7 +75,7 @@ class Row:
     def limits(self) -> dict[str, float]:
         """What is expected of this row and of every other.
 
-        Times count in full where the matrix is measured, alone. Beside other tests they are only bounded.
+        Times count in full where the matrix is measured, alone. While other tests run they are only bounded.
         """
         slack = 1 if FULL else 3
         times = {name: limit * slack for name, limit in self.expected.items() if name.split()[-1] == "s"}
@@ -93,6 +93,7 @@ NODES = ("app1", "app2", "app3")
 
 SWITCHES = """
 import pathlib, threading
+from flask import abort
 
 @app.before_request
 def broken():
@@ -118,7 +119,7 @@ HOLD = """
 import socket, time
 held = [socket.create_connection(("127.0.0.1", 8080)) for _ in range(20)]
 for one in held:
-    one.sendall(b"GET /requestme/slow?seconds=20 HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    one.sendall(b"GET /requestme?seconds=20 HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
 time.sleep(99)
 """
 HALT = f"""
@@ -371,7 +372,7 @@ ROWS = [
     Row(
         "F40",
         "a backend leaves the pool and returns",
-        run(BALANCERS, "-e", '{"nginx_backends": ["app2", "app3"]}', back=(BALANCERS,)),
+        run(BALANCERS, "-e", '{"__fleet_backends": ["app2", "app3"]}', back=(BALANCERS,)),
         {**CLEAN, RUNS: 0},
     ),
     Row(

@@ -42,7 +42,7 @@ def endure(fleet: Any, row: Row) -> tuple[Report, Times, dict[str, float]]:
     wait_until_whole(fleet)
     with (
         row.setting(fleet),
-        fleet.probed("--ws", "", "--slow", "/requestme/slow?seconds=2", *row.load) as report,
+        fleet.probed("--ws", "", "--slow", "/requestme?seconds=2", *row.load) as report,
     ):
         time.sleep(row.before)
         fault = time.time()

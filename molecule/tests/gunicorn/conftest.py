@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import http.client
 import json
 import socket
@@ -48,6 +49,11 @@ class Slot(NamedTuple):
 
 class Node(Remote):
     """A host that serves the apps."""
+
+    @functools.cached_property
+    def debian(self) -> int:
+        """Debian's version."""
+        return int(self.sh(". /etc/os-release; echo $VERSION_ID"))
 
     def http(self, port: int, path: str = "/", body: str | None = None, **headers: str) -> Answer:
         """Send one request on a connection of its own: GET, or POST where there is a body."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import platform
 from typing import Any
 
 import pytest
 
 APPS = {"echo": 8080, "drain": 8081}
 app_and_port = pytest.mark.parametrize(("app", "port"), APPS.items())
-FORBIDDEN = 15
+FORBIDDEN = 16
+LINUX = tuple(map(int, platform.release().split(".")[:2]))
 
 
 @app_and_port
@@ -50,8 +52,30 @@ def test_sandbox(node: Any) -> None:
     assert {what for what, said in outcome.items() if said == "done"} == set()
 
 
+def test_network(node: Any) -> None:
+    """An app goes out, though not to where clouds keep a machine's secrets, and opens no TCP port of its own.
+
+    Also after a daemon-reload, which each installation of a package brings.
+    """
+    address = node.sh("hostname -I | cut -d' ' -f1")
+    node.sh(
+        "systemctl daemon-reload; ip address add 169.254.169.254/32 dev lo;"
+        " systemd-run -q --unit listener python3 -m http.server 8198 --directory /usr/share/zoneinfo; sleep 1"
+    )
+    try:
+        node.sh("python3 -c \"import socket; socket.create_connection(('169.254.169.254', 8198))\"")
+        outcome = node.http(8080, f"/network?address={address}").json
+    finally:
+        node.sh("systemctl stop listener; ip address del 169.254.169.254/32 dev lo")
+    assert outcome.pop(address) == "done"
+    assert outcome.pop("169.254.169.254") != "done"
+    # The kernel is this machine's; Debian 12's own cannot forbid it.
+    tcp = "Permission denied" if LINUX >= (6, 7) else "done"
+    assert outcome == {"bind tcp": tcp, "bind tcp6": tcp, "bind udp": "done"}
+
+
 def test_environment_is_exact(node: Any, fleet: Any) -> None:
-    """Every byte of the description reaches the app, and nothing of ours beside it."""
+    """Every byte of the description reaches the app, and nothing else."""
     environment = node.http(8080).json["environment"]
     wanted = fleet.app("echo")["environment"]
     assert {key: environment.get(key) for key in wanted} == wanted
@@ -73,14 +97,14 @@ def test_a_command_of_the_app(node: Any, fleet: Any) -> None:
 
 
 def test_scheme_and_request_id(node: Any) -> None:
-    """The scheme is taken from a trusted proxy, as loopback is; the app sees the balancer's request id."""
+    """The scheme is taken from a trusted proxy, as loopback is here; the app sees the request's id."""
     said = node.http(8080, **{"X-Forwarded-Proto": "https", "X-Request-Id": "paddock-123"}).json
     assert (said["scheme"], said["headers"]["X-Request-Id"]) == ("https", "paddock-123")
 
 
 @app_and_port
 def test_client(node: Any, app: str, port: int) -> None:
-    """The client is whom a trusted proxy names, without code of the app's; else it is the peer."""
+    """The client is the one that a trusted proxy names, without code of the app; else it is the peer."""
     forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
     for header, client in (("203.0.113.9", "203.0.113.9"), ("2001:db8::9", "2001:db8::9")):
         said = node.http(port, **{**forwarded, "X-Forwarded-For": header}).json

@@ -1,4 +1,4 @@
-"""A new release takes over, and nobody notices."""
+"""A new release is activated, and no client notices."""
 
 from __future__ import annotations
 

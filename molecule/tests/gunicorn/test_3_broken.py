@@ -104,12 +104,12 @@ def broken(fleet: Any, nodes: list[Any], load: Any) -> dict[str, Any]:
 def test_the_message_says_why(broken: Any, app: str) -> None:
     """With the reason, and the last words of the app where it has any."""
     failed = re.split(r"fatal: \[\S+\]: ", broken["run"].output, maxsplit=1)[1]
-    parts = re.split(rf"^ *(?=(?:{'|'.join(BROKEN)}) \w+ did not prove itself)", failed, flags=re.MULTILINE)
+    parts = re.split(rf"^ *(?=(?:{'|'.join(BROKEN)}) \w+ is not ready)", failed, flags=re.MULTILINE)
     mine = [part for part in parts if part.startswith(f"{app} ")]
     assert len(mine) == 1, broken["run"].output
     message = re.sub(r"\s+", " ", mine[0])
-    assert f"did not prove itself on {NODE}" in message
-    outcome = "no release of it serves" if app in NEW else "the release before it keeps serving"
+    assert f"is not ready on {NODE}" in message
+    outcome = "no release of it is live" if app in NEW else "the release from before stays live"
     assert outcome in message
     assert [words for words in BROKEN[app].says if words not in message] == [], message
     assert [words for words in BROKEN[app].says_not if words in message] == [], message

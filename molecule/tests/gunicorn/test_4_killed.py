@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from testbed import sample
 
 # Kills the module after its nth call of systemctl that changes something.
 TRAP = """#!/bin/sh
@@ -20,7 +21,7 @@ exec /usr/bin/systemctl "$@"
 PLACE = "/usr/local/bin/systemctl"
 # On each node another call. They start and stop the preflight slot (5, 6), read the unit of
 # the idle slot (11), start it (14), lead the socket and the boot to it (15), stop the other one (16).
-CALLS = [(5, 14), (11, 15), (6, 16)]
+CALLS = [[5, 14], [11, 15], [6, 16]]
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,8 @@ def trapped(nodes: list[Any]) -> Iterator[None]:
         node.sh(f"rm -rf {PLACE} /run/trap")
 
 
-@pytest.mark.parametrize("deadly", CALLS)
-def test_module_killed(
-    fleet: Any, nodes: list[Any], trapped: None, load: Any, deadly: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize("deadly", sample(CALLS))
+def test_module_killed(fleet: Any, nodes: list[Any], trapped: None, load: Any, deadly: list[int]) -> None:
     """SIGKILL at a call of systemctl."""
     fleet.app("echo")["environment"]["GENERATION"] = str(deadly)
     with contextlib.ExitStack() as stack:
@@ -56,12 +55,12 @@ def test_module_killed(
 
 # The slot that is under way when the run dies.
 MOMENTS = {
-    "while it is proven": "echo-preflight.service",
+    "while it is checked": "echo-preflight.service",
     "while it takes over": "echo-{idle}.service",
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", sample(MOMENTS))
 def test_run_killed(fleet: Any, nodes: list[Any], load: Any, until: Any, moment: str) -> None:
     """SIGKILL of ansible-playbook; what it began works on there, and the next run wants something else."""
     node = nodes[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from testbed import sample
 
 # How a slot starts in a loop of crashes: one kill after the other until systemd gives up.
 CRASH = (
@@ -35,7 +36,7 @@ ROUNDS = [
 ]
 
 
-@pytest.mark.parametrize("damages", ROUNDS, ids=["first", "second", "third"])
+@pytest.mark.parametrize("damages", sample(ROUNDS), ids=["first", "second", "third"])
 def test_repair(fleet: Any, nodes: list[Any], damages: list[tuple[str, str]]) -> None:
     """--check tells and changes nothing, and a run repairs."""
     targets = [(node, app) for node in nodes for app in ("echo", "drain")]

@@ -74,8 +74,9 @@ def test_proxy_fix_does_no_harm(echo: Any, nodes: list[Any]) -> None:
         assert node.http(8080).json["client"] == "127.0.0.1"
 
 
+@pytest.mark.full
 def test_a_long_wait_shows_what_it_waits_for(echo: Any, nodes: list[Any]) -> None:
-    """An app that becomes ready late; the values of its environment are shown to nobody."""
+    """An app that becomes ready late; the values of its environment are not shown."""
     token = secrets.token_urlsafe(24)
     set_up(echo, {"READY_SECONDS": "13", "TOKEN": token}, health_path="/slow-start")
     echo.settings["gunicorn_boot_timeout"] = 40
@@ -88,9 +89,10 @@ def test_a_long_wait_shows_what_it_waits_for(echo: Any, nodes: list[Any]) -> Non
     assert len(shown) > 1, output
     assert all("********" in line for line in shown)
     assert token not in output
-    assert nodes[0].sh("ls /run/paddock") == ""
+    assert nodes[0].sh("ls -a /run/paddock | grep progress", check=False) == ""
 
 
+@pytest.mark.full
 def test_each_worker_has_its_threads(echo: Any, nodes: list[Any]) -> None:
     """What the import starts lives in each worker."""
     set_up(echo)
@@ -114,7 +116,7 @@ def test_threads_that_vanish_are_warned_of(echo: Any, nodes: list[Any]) -> None:
         assert "ticker" in node.sh(f"journalctl -u echo-{color} -o cat | grep 'started threads' | tail -1")
 
 
-@pytest.mark.parametrize("preload", [False, True])
+@pytest.mark.parametrize("preload", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_a_worker_that_cannot_come_back(
     echo: Any, nodes: list[Any], load: Any, until: Any, preload: bool
 ) -> None:
@@ -136,6 +138,7 @@ def test_a_worker_that_cannot_come_back(
     assert node.slot("echo") == slot
 
 
+@pytest.mark.full
 def test_an_import_may_take_longer_than_a_request(echo: Any, nodes: list[Any]) -> None:
     """The master does not take the worker for one that hangs."""
     set_up(echo, {"BOOT_SECONDS": "9"})
@@ -154,6 +157,7 @@ def test_a_write_to_the_release(node: Any, path: str) -> None:
     assert "Write below the folder that STATE_DIRECTORY (/var/lib/paddock/echo)" in last
 
 
+@pytest.mark.full
 def test_host_metrics(echo: Any, nodes: list[Any]) -> None:
     """The host's memory is to be read by an app that has the key, and by no other."""
     assert [node.http(8080, "/meminfo").status for node in nodes] == [500, 500]
@@ -182,10 +186,11 @@ RETURN = """
   gather_facts: false
   vars: {gunicorn_trusted_proxies: [192.0.2.1]}
   tasks:
-    - ansible.builtin.import_role: {name: gunicorn, tasks_from: return}
+    - ansible.builtin.import_role: {name: paddock.fleet.gunicorn, tasks_from: roll_back}
 """
 
 
+@pytest.mark.full
 def test_static_files_have_the_time_of_their_release(echo: Any, nodes: list[Any], tmp_path: Path) -> None:
     """After a deploy, a change of settings and a return, a browser never keeps what is old."""
     static = echo.source / "echo/static/page.txt"

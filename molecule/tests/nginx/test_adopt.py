@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from balancer import Balancer
+from testbed import sample
 
 testinfra_hosts = ["ansible://balancers"]
 
@@ -51,15 +52,17 @@ def test_debians_own(balancer: Balancer, fresh: None) -> None:
 
 @pytest.mark.parametrize(
     ("path", "change"),
-    [
-        ("sites-enabled/other", f'echo "{SITE}" > sites-enabled/other; rm sites-enabled/default'),
-        ("conf.d/other.conf", f'echo "{SITE}" > conf.d/other.conf; rm sites-enabled/default'),
-        (
-            "sites-enabled/default",
-            "sed -i 's/try_files .*/return 200 \"somebody else\";/' sites-available/default",
-        ),
-        ("nginx.conf", f'echo "events {{}} http {{ {SITE} }}" > nginx.conf'),
-    ],
+    sample(
+        [
+            ("sites-enabled/other", f'echo "{SITE}" > sites-enabled/other; rm sites-enabled/default'),
+            ("conf.d/other.conf", f'echo "{SITE}" > conf.d/other.conf; rm sites-enabled/default'),
+            (
+                "sites-enabled/default",
+                "sed -i 's/try_files .*/return 200 \"somebody else\";/' sites-available/default",
+            ),
+            ("nginx.conf", f'echo "events {{}} http {{ {SITE} }}" > nginx.conf'),
+        ]
+    ),
 )
 def test_another_site(balancer: Balancer, fresh: None, path: str, change: str) -> None:
     """It goes on being served, and the message says what it is and what to do; or a copy is kept."""
@@ -107,7 +110,7 @@ def test_another_server(balancer: Balancer, fresh: None) -> None:
 
 def test_another_keepalived(balancer: Balancer, tmp_path: Path) -> None:
     """It is asked before anything is changed: refused, or a copy is kept."""
-    role = {"name": "keepalived", "tasks_from": "check"}
+    role = {"name": "paddock.fleet.keepalived", "tasks_from": "check"}
     tasks = [{"name": "Check", "ansible.builtin.import_role": role}]
     playbook = tmp_path / "check.yml"
     playbook.write_text(json.dumps([{"name": "Check", "hosts": "balancers", "become": True, "tasks": tasks}]))

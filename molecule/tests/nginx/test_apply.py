@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from balancer import Balancer, Run
+from balancer import ASK_STATUS, STATUS, Balancer, Run
 
 testinfra_hosts = ["ansible://balancers"]
 
@@ -17,15 +17,42 @@ CONFIG = "/etc/nginx/nginx.conf"
 
 
 def test_service(balancer: Balancer) -> None:
-    """Nginx runs, also after a reboot, and tells only this host about itself."""
+    """Nginx runs, also after a reboot."""
     service = balancer.host.service("nginx")
     assert service.is_running
     assert service.is_enabled
     assert balancer.host.socket("tcp://0.0.0.0:80").is_listening
     assert balancer.host.socket("tcp://:::80").is_listening
-    assert [name for name in balancer.host.socket.get_listening_sockets() if "8099" in name] == [
-        "tcp://127.0.0.1:8099"
-    ]
+    assert not [name for name in balancer.host.socket.get_listening_sockets() if "tcp://127.0.0.1:" in name]
+
+
+# The status port of old, and a program of an app that has it for half a minute.
+TAKE_PORT = "runuser -u nobody -- timeout 30 python3 -m http.server --bind 127.0.0.1 8099 >/dev/null 2>&1 &"
+
+
+def test_an_app_cannot_speak_for_nginx(balancer: Balancer) -> None:
+    """A program that is not root's neither reads what Nginx tells of itself, nor keeps it from starting."""
+    before = balancer.state()
+    asked = balancer.host.run("runuser -u nobody -- python3 -c %s /generation", ASK_STATUS)
+    assert "PermissionError" in asked.stderr
+    balancer.host.check_output("sh -c %s", f"systemctl stop nginx; {TAKE_PORT} sleep 1")
+    balancer.host.check_output("systemctl start nginx")
+    assert balancer.state().generation == before.generation
+    assert balancer.run_role().changed == 0
+    balancer.host.run("pkill -u nobody -f 'http.server --bind 127.0.0.1 8099'")
+
+
+BIND = "python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])'"
+
+
+@pytest.mark.parametrize("left", ["touch", BIND], ids=["file", "socket"])
+def test_a_socket_that_was_left(balancer: Balancer, left: str) -> None:
+    """What is in the place of the status socket keeps Nginx neither from starting nor from being tested."""
+    before = balancer.state()
+    balancer.host.check_output(f"systemctl stop nginx; rm -f {STATUS}; {left} {STATUS}")
+    run = balancer.run_role()
+    assert (run.ok, run.changed) == (True, 1), run.output
+    assert balancer.state().generation == before.generation
 
 
 def test_nothing_to_do(balancer: Balancer) -> None:
@@ -39,7 +66,7 @@ def test_nothing_to_do(balancer: Balancer) -> None:
 def test_check_mode(balancer: Balancer) -> None:
     """A dry run shows what would change and changes nothing."""
     before = balancer.state()
-    run = balancer.run_role("--check", "--diff", nginx_client_requests=50)
+    run = balancer.run_role("--check", "--diff", nginx_limits={"client_requests": 50})
     assert (run.ok, run.changed) == (True, 1)
     assert "\n+    limit_conn requests 50;" in run.output.replace("\x1b[32m", "")
     assert balancer.state() == before
@@ -56,6 +83,7 @@ def test_change(balancer: Balancer, role: Callable[..., Run]) -> None:
     assert balancer.state().generation != before.generation
 
 
+@pytest.mark.full
 def test_large_fleet(balancer: Balancer, tmp_path: Path) -> None:
     """Nginx has room for two hundred backends."""
     hosts = {f"app{number}": {"fleet_address": f"127.1.0.{number}"} for number in range(200)}
@@ -97,7 +125,7 @@ def test_lost_reload(balancer: Balancer, role: Callable[..., Run]) -> None:
     """A file that is as wanted is not enough: what runs counts."""
     before = balancer.state()
     balancer.host.check_output(f"cp -p {CONFIG} /root/wanted")
-    assert role(nginx_client_requests=50).changed == 1
+    assert role(nginx_limits={"client_requests": 50}).changed == 1
     balancer.host.check_output(f"mv /root/wanted {CONFIG}")
     assert balancer.state().file == before.file
     assert balancer.state().generation != before.generation
@@ -174,6 +202,7 @@ def test_the_next_master_does_not_wait(balancer: Balancer, end: str) -> None:
     balancer.host.check_output(f"timeout 5 sh -c 'until {gone}; do sleep 0.1; done'")
 
 
+@pytest.mark.full
 def test_an_old_nginx(balancer: Balancer) -> None:
     """One without max_headers serves without that limit, and an update brings it."""
     before = balancer.state()
@@ -197,6 +226,7 @@ def test_an_old_nginx(balancer: Balancer) -> None:
     assert balancer.state()[:2] == before[:2]
 
 
+@pytest.mark.full
 def test_a_kernel_without_ipv6(balancer: Balancer) -> None:
     """There is no socket of that family, for Nginx and for the role: it listens on IPv4."""
     before = balancer.state()

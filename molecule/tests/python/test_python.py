@@ -1,22 +1,18 @@
-"""The role python: an interpreter and a pinned uv."""
+"""The role python: the interpreter of the apps."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from testinfra.host import Host
 
-LOCK = Path(__file__).parents[3] / "roles/python/files/uv.txt"
+
+def test_interpreter_and_time_zones(host: Host) -> None:
+    """Apps have the system's interpreter, and it knows the time zones."""
+    code = "import zoneinfo; print(zoneinfo.ZoneInfo('Europe/Berlin'))"
+    assert host.check_output(f'/usr/bin/python3 -c "{code}"') == "Europe/Berlin"
 
 
-def test_uv_is_the_pinned_version(host: Host) -> None:
-    """What is on the host is what the lock names."""
-    pinned = re.search(r"^uv==(\S+)", LOCK.read_text(), re.MULTILINE)[1]
-    assert host.check_output("/opt/paddock/uv --version").split()[1] == pinned
-
-
-def test_environments_can_be_made(host: Host) -> None:
-    """The interpreter of the system and uv make an environment that runs."""
-    host.check_output("/opt/paddock/uv --no-cache venv --clear --python /usr/bin/python3 /tmp/venv")
-    assert host.check_output("/tmp/venv/bin/python -c 'import sys; print(sys.prefix)'") == "/tmp/venv"
+def test_nothing_to_build_with(host: Host) -> None:
+    """Environments come from the control node: a host needs neither pip nor uv nor a compiler."""
+    assert host.run("ls /opt/paddock/uv").rc != 0
+    for package in ("python3-pip", "python3-venv", "gcc"):
+        assert not host.package(package).is_installed

@@ -8,5 +8,5 @@ from fleet import Fleet
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    """The fleet, with a copy of app_src/ to edit."""
+    """The fleet, with a copy of its apps to edit."""
     return Fleet(tmp_path_factory.mktemp("fleet"))

@@ -47,12 +47,13 @@ def test_rolling_releases(fleet: Any) -> None:
 @pytest.fixture
 def one_backend(fleet: Any) -> Iterator[tuple[str, ...]]:
     """Arguments by which the balancer knows one backend only."""
-    arguments = ("-e", '{"nginx_backends": ["app1"]}')
+    arguments = ("-e", '{"__fleet_backends": ["app1"]}')
     assert fleet.run("playbooks/balancers.yml", *arguments).rc == 0
     yield arguments
     assert fleet.run("playbooks/balancers.yml").rc == 0
 
 
+@pytest.mark.full
 def test_one_backend(fleet: Any, one_backend: tuple[str, ...]) -> None:
     """Where nothing can take over, the two slots of the one host do."""
     before = fleet.serving()["app1"]
@@ -68,13 +69,13 @@ def test_one_backend(fleet: Any, one_backend: tuple[str, ...]) -> None:
 
 
 def test_rollback(fleet: Any) -> None:
-    """One command brings the release before it back on every host; nobody notices, and nothing is built."""
+    """One command brings the release before it back on every host; no client notices, nothing is built."""
     first = fleet.serving()
     fleet.write("To be rolled back.")
     assert fleet.run().rc == 0
     second = fleet.serving()
     made = fleet.sh("app1", "ls -t /srv/requestme/releases /srv/requestme/environments")
-    fleet.write("A syntax error, which nobody asks for.", "def (")
+    fleet.write("A syntax error, which is not asked for.", "def (")
     with fleet.probed() as probe:
         run = fleet.run("playbooks/rollback.yml")
     assert run.rc == 0, run.output
@@ -114,6 +115,7 @@ def test_other_apps_are_deployed_meanwhile(fleet: Any) -> None:
     assert fleet.serving("welcome") == before
 
 
+@pytest.mark.full
 def test_a_bad_release_is_deployed_if_asked_for(fleet: Any) -> None:
     """Or when its content changes; then it is good and no more held back."""
     held = fleet.serving()
@@ -153,6 +155,7 @@ def test_the_output_is_short_and_ends_with_a_report(fleet: Any) -> None:
     assert "Unchanged: 6 of 6" in idle.output
 
 
+@pytest.mark.full
 def test_rollback_to_a_release(fleet: Any) -> None:
     """Any release that is on every host may be named; to go where one is changes nothing."""
     here = fleet.serving()

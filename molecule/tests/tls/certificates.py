@@ -55,4 +55,4 @@ class Files:
     def variables(self) -> dict[str, object]:
         """What the inventory says."""
         files = {"tls_certificate_file": str(self.certificate), "tls_key_file": str(self.key)}
-        return {"fleet_tls": "files", "nginx_hsts_seconds": 300, **files}
+        return {"fleet_tls": "files", "nginx_tls": {"hsts_seconds": 300}, **files}

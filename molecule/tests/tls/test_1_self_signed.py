@@ -82,7 +82,7 @@ def test_unknown_names(balancer: Balancer, name: str) -> None:
 
 
 def test_no_name(balancer: Balancer) -> None:
-    """Nor does a client that names nobody."""
+    """Nor does a client that sends no name."""
     with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
         balancer.hello(ssl._create_unverified_context(), None)
 
@@ -135,7 +135,7 @@ SHORT = "\n".join(
 def test_renewed_before_it_ends() -> None:
     """A run in its last 30 days makes another; the authority and the other balancer stay as they are."""
     one, two = Balancer("lb1"), Balancer("lb2")
-    program = (ROOT / "roles/tls/module_utils/tls_host.py").read_text().partition("if __name__")[0]
+    program = (ROOT / "plugins/module_utils/tls_host.py").read_text().partition("if __name__")[0]
     authority = sh("lb1", "cat /etc/paddock/tls/authority.pem")
     sh("lb1", "python3 -", text=program + SHORT)
     short, other = one.settled(), two.settled()

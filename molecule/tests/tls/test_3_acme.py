@@ -28,7 +28,7 @@ def get(url: str, body: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def root() -> str:
-    """What clients trust: Pebble makes one anew each time it starts."""
+    """What clients trust: Pebble makes another one each time it starts."""
     return get("https://127.0.0.1:15000/roots/0")
 
 
@@ -64,6 +64,7 @@ def test_each_has_its_own(root: str) -> None:
         assert sh(balancer.name, "systemctl is-active certbot.timer") == "active"
 
 
+@pytest.mark.full
 def test_nothing_is_asked_twice() -> None:
     """A second run finds all as it should be, and a dry one says so."""
     assert good(fleet_tls="acme").changed == 0

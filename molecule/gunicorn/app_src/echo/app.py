@@ -56,6 +56,7 @@ ATTEMPTS: dict[str, Callable[[], Any]] = {
     "read another app's environment": lambda: [
         Path(f"/etc/paddock/drain/{slot}/environment.json").read_bytes() for slot in ("blue", "green")
     ],
+    "list another app's folder": lambda: os.listdir("/srv/drain"),
     "open a netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
     "open a packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
     "mount": lambda: libc("mount", b"none", b"/tmp", b"tmpfs", 0, None),
@@ -65,6 +66,15 @@ ATTEMPTS: dict[str, Callable[[], Any]] = {
     "map memory writable and executable": lambda: mmap.mmap(-1, mmap.PAGESIZE, prot=RWX),
     "see other processes": lambda: os.stat("/proc/1"),
 }
+
+
+def outcome_of(attempt: Callable[[], Any]) -> str:
+    """Try something; `done`, or why not."""
+    try:
+        attempt()
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return "done"
 
 
 def create_app(greeting: str = "") -> Flask:
@@ -108,6 +118,24 @@ def create_app(greeting: str = "") -> Flask:
         if request.host != os.environ["HOST_NAME"]:
             return {"error": f"the host {request.host} is not mine"}, 400
         return {"release": os.environ["APP_RELEASE"]}, 200
+
+    @app.get("/network")
+    def network() -> dict[str, str]:
+        """What became of each attempt."""
+        families = {
+            "tcp": (socket.AF_INET, socket.SOCK_STREAM),
+            "tcp6": (socket.AF_INET6, socket.SOCK_STREAM),
+        }
+        families["udp"] = (socket.AF_INET, socket.SOCK_DGRAM)
+        outcome = {}
+        for name, kind in families.items():
+            with socket.socket(*kind) as one:
+                outcome[f"bind {name}"] = outcome_of(lambda one=one: one.bind(("", 8199)))
+        for address in (request.args["address"], "169.254.169.254"):
+            with socket.socket() as one:
+                one.settimeout(2)
+                outcome[address] = outcome_of(lambda one=one, host=address: one.connect((host, 8198)))
+        return outcome
 
     @app.get("/ticks")
     def ticks() -> dict[str, object]:
@@ -162,14 +190,7 @@ def create_app(greeting: str = "") -> Flask:
     @app.get("/attempts")
     def attempts() -> dict[str, str]:
         """What became of each attempt; `done` is bad."""
-        outcome = {}
-        for what, attempt in ATTEMPTS.items():
-            try:
-                attempt()
-                outcome[what] = "done"
-            except OSError as error:
-                outcome[what] = os.strerror(error.errno or 0)
-        return outcome
+        return {what: outcome_of(attempt) for what, attempt in ATTEMPTS.items()}
 
     return app
 
