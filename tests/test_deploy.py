@@ -24,6 +24,8 @@ def load(path: str) -> ModuleType:
 
 
 DEPLOY = load("plugins/filter/deploy.py")
+HISTORY = load("plugins/filter/history.py")
+ROLLBACK = load("plugins/filter/rollback.py")
 HELD = load("plugins/filter/held_back.py")
 LOCK = load("plugins/action/fleet_lock.py")
 
@@ -42,17 +44,19 @@ def rows(report: str) -> list[list[str]]:
 def test_report_of_a_return() -> None:
     """One host failed, one had switched, one was never touched."""
     hostvars = {
-        "b1": {"gunicorn_returned": {"apps": {"shop": state("r1", "r1", "r2"), "live": state("l1", "l1")}}},
-        "b2": {
-            "gunicorn_returned": {"apps": {"shop": state("r1", "r1"), "live": state("l1", "l1")}},
-            "__fleet_failure": "shop r2 did not prove itself on b2; r1 serves.\nTraceback\nKeyError: 'KEY'",
+        "b1": {
+            "gunicorn_rolled_back": {"apps": {"shop": state("r1", "r1", "r2"), "live": state("l1", "l1")}}
         },
-        "b3": {"gunicorn_returned": {"apps": {"shop": state("r1", "r1"), "live": state("l1", "l1")}}},
+        "b2": {
+            "gunicorn_rolled_back": {"apps": {"shop": state("r1", "r1"), "live": state("l1", "l1")}},
+            "__fleet_failure": "shop r2 is not ready on b2; r1 serves.\nTraceback\nKeyError: 'KEY'",
+        },
+        "b3": {"gunicorn_rolled_back": {"apps": {"shop": state("r1", "r1"), "live": state("l1", "l1")}}},
         "lb": {},
     }
     assert rows(DEPLOY.deploy_report(hostvars, list(hostvars), list(hostvars))) == [
         ["b1", "shop", "r1", "r1", "returned from r2"],
-        ["b2", "shop", "r1", "r1", "shop r2 did not prove itself on b2: KeyError: 'KEY'"],
+        ["b2", "shop", "r1", "r1", "shop r2 is not ready on b2: KeyError: 'KEY'"],
         ["b3", "shop", "r1", "r1", "unchanged"],
     ]
 
@@ -60,8 +64,8 @@ def test_report_of_a_return() -> None:
 def test_report_of_a_lost_host() -> None:
     """Nobody knows what a host serves that does not answer."""
     hostvars = {
-        "b1": {"gunicorn_returned": {"apps": {"shop": state("r1", "r2")}}},
-        "b2": {"gunicorn_returned": {"unreachable": True}},
+        "b1": {"gunicorn_rolled_back": {"apps": {"shop": state("r1", "r2")}}},
+        "b2": {"gunicorn_rolled_back": {"unreachable": True}},
         "b3": {},
     }
     assert rows(DEPLOY.deploy_report(hostvars, ["b1", "b2", "b3"], ["b1", "b2"])) == [
@@ -118,7 +122,7 @@ def test_rollback_to_the_last_good_release() -> None:
         "b1": host("r4", ("r1", 1, None), ("r2", 2, None), ("r3", None, "failed"), ("r4", 4, None)),
         "b2": host("r4", ("r1", 1, None), ("r4", 4, None), ("r5", None, None)),
     }
-    choice = DEPLOY.rollback_target(hostvars, ["b1", "b2"], app="shop")
+    choice = ROLLBACK.rollback_target(hostvars, ["b1", "b2"], app="shop")
     assert choice["releases"] == {"shop": "r1"}
     assert choice["says"] == ["shop on b1: r4 -> r1", "shop on b2: r4 -> r1"]
 
@@ -126,14 +130,14 @@ def test_rollback_to_the_last_good_release() -> None:
 def test_rollback_of_a_mixed_fleet() -> None:
     """After a run that was killed half way: to what both have."""
     hostvars = {"b1": host("r2", ("r1", 1, None), ("r2", 2, None)), "b2": host("r1", ("r1", 1, None))}
-    assert DEPLOY.rollback_target(hostvars, ["b1", "b2"], app="shop")["releases"] == {"shop": "r1"}
+    assert ROLLBACK.rollback_target(hostvars, ["b1", "b2"], app="shop")["releases"] == {"shop": "r1"}
 
 
 def test_rollback_of_what_changed_last() -> None:
     """Without an app it is what the last deploy changed."""
     releases = (("r1", 1, None), ("r2", 2, None))
     hostvars = {"b1": host("r2", *releases, runs=("live",))}
-    assert DEPLOY.rollback_target(hostvars, ["b1"])["releases"] == {"live": "r1"}
+    assert ROLLBACK.rollback_target(hostvars, ["b1"])["releases"] == {"live": "r1"}
 
 
 def test_settings_that_changed_are_no_release() -> None:
@@ -149,7 +153,7 @@ def test_settings_that_changed_are_no_release() -> None:
         "to": "r2",
     }
     found["gunicorn_listed"]["history"].append(later)
-    assert DEPLOY.rollback_target({"b1": found}, ["b1"])["releases"] == {"shop": "r1"}
+    assert ROLLBACK.rollback_target({"b1": found}, ["b1"])["releases"] == {"shop": "r1"}
 
 
 def test_held_back() -> None:
@@ -193,8 +197,8 @@ def test_summary() -> None:
     proved = {"shop": {"before": "r1", "now": "r1", "seconds": None}}
     served = {"shop": {"before": "r1", "now": "r2", "seconds": 1.2}}
     hostvars = {
-        "b1": {"gunicorn_proved": {"apps": proved}, "gunicorn_served": {"apps": served}},
-        "b2": {"gunicorn_proved": {"apps": proved}, "gunicorn_served": {"skipped": True}},
+        "b1": {"gunicorn_checked": {"apps": proved}, "gunicorn_activated": {"apps": served}},
+        "b2": {"gunicorn_checked": {"apps": proved}, "gunicorn_activated": {"skipped": True}},
         "lb": {},
     }
     held = {"live": {"release": "r9", "stays": "r8", "why": "left by ann"}}
@@ -215,8 +219,8 @@ def test_summary() -> None:
 def test_rollback_to_a_chosen_release() -> None:
     """Also to a bad one, if every host has it; where it serves nothing is said to change."""
     hostvars = {"b1": host("r2", ("r1", None, "bad"), ("r2", 2, None))}
-    assert DEPLOY.rollback_target(hostvars, ["b1"], "shop", "r1")["releases"] == {"shop": "r1"}
-    there = DEPLOY.rollback_target(hostvars, ["b1"], "shop", "r2")
+    assert ROLLBACK.rollback_target(hostvars, ["b1"], "shop", "r1")["releases"] == {"shop": "r1"}
+    there = ROLLBACK.rollback_target(hostvars, ["b1"], "shop", "r2")
     assert there["says"] == ["shop serves r2 on every backend already"]
 
 
@@ -231,7 +235,7 @@ def test_rollback_to_a_chosen_release() -> None:
 def test_rollback_to_nowhere(arguments: tuple[str, str], words: str) -> None:
     """It says what there is instead."""
     hostvars = {"b1": host("r2", ("r1", None, "ValueError: no\nmore"), ("r2", 2, None))}
-    problem = DEPLOY.rollback_target(hostvars, ["b1"], *arguments)["problem"]
+    problem = ROLLBACK.rollback_target(hostvars, ["b1"], *arguments)["problem"]
     assert words in problem
     assert arguments[0] == "nobody" or "r1       bad: ValueError: no\n" in problem
 
@@ -242,8 +246,8 @@ def test_history_of_all_hosts() -> None:
         name: {"gunicorn_listed": {"history": [{**LINE, "when": f"2026-01-0{day}T00:00:00+00:00"}]}}
         for name, day in (("b1", 2), ("b2", 1))
     }
-    assert [line["host"] for line in DEPLOY.history(hostvars, ["b1", "b2"])] == ["b2", "b1"]
-    table = DEPLOY.history_table(hostvars, ["b1", "b2"], 1).splitlines()
+    assert [line["host"] for line in HISTORY.history(hostvars, ["b1", "b2"])] == ["b2", "b1"]
+    table = HISTORY.history_table(hostvars, ["b1", "b2"], 1).splitlines()
     assert table[1].split() == ["2026-01-02", "00:00:00", "b1", "shop", "-", "r1", "serves", "1.2", "ann@x"]
     assert len(table) == 2
 
@@ -258,3 +262,30 @@ def test_started_tells_processes_apart() -> None:
     assert LOCK.started(child.pid) == ""
     child.wait()
     assert LOCK.started(child.pid) == ""
+
+
+def test_changed_apps() -> None:
+    """Those with a time were changed; of a host that was lost, any may have been."""
+    same, new = {"before": "r1", "now": "r1", "seconds": None}, {"before": "r1", "now": "r2", "seconds": 3.1}
+    proved = {"apps": {"live": same, "shop": same}}
+    changed = DEPLOY.changed_apps
+    assert changed({}) == []
+    assert changed({"gunicorn_checked": proved, "gunicorn_activated": {"apps": {"shop": new}}}) == ["shop"]
+    assert changed({"gunicorn_checked": proved, "gunicorn_activated": {"skipped": True}}) == []
+    assert changed({"gunicorn_checked": proved, "gunicorn_activated": {"unreachable": True}}) == [
+        "live",
+        "shop",
+    ]
+
+
+def test_switched_apps() -> None:
+    """On any host, and also those that were taken back."""
+    new = {"before": "r1", "now": "r2", "seconds": 3.1}
+    hostvars = {
+        "b1": {"gunicorn_activated": {"apps": {"shop": new}}},
+        "b2": {
+            "gunicorn_rolled_back": {"apps": {"live": state("l1", "l1", "l2"), "idle": state("i1", "i1")}}
+        },
+        "lb": {},
+    }
+    assert DEPLOY.switched_apps(hostvars, ["b1", "b2"]) == ["live", "shop"]

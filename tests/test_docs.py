@@ -18,14 +18,19 @@ def test_settings_are_current() -> None:
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     assert (ROOT / "docs/settings.md").read_text() == module.page()
+    for role in module.ROLES:
+        assert (role / "README.md").read_text() == module.readme(role)
 
 
 def test_numbers_of_the_limits() -> None:
     """The table of docs/limits.md has the defaults of the schema and of the roles."""
-    schema = json.loads((ROOT / "inventory/apps.schema.json").read_text())
+    schema = json.loads((ROOT / "plugins/plugin_utils/fleet_rules/apps.schema.json").read_text())
     known = {name: key.get("default") for name, key in schema["$defs"]["app"]["properties"].items()}
-    for defaults in ROOT.glob("roles/*/defaults/main.yml"):
-        known |= yaml.safe_load(defaults.read_text())
+    for path in ROOT.glob("roles/*/defaults/main.yml"):
+        defaults = yaml.safe_load(path.read_text())
+        known |= defaults
+        for name, keys in defaults.items():
+            known |= {f"{name}.{key}": value for key, value in keys.items()} if isinstance(keys, dict) else {}
     page = (ROOT / "docs/limits.md").read_text()
     rows = re.findall(r"^\| .* \| `(\S+)` \| `(\w+)`", page, re.MULTILINE)
     assert len(rows) > 5
@@ -37,6 +42,19 @@ def test_settings_of_the_limits() -> None:
     page = (ROOT / "docs/limits.md").read_text()
     settings = (ROOT / "docs/settings.md").read_text()
     prefixes = "|".join(folder.name for folder in (ROOT / "roles").iterdir())
-    named = set(re.findall(rf"`((?:fleet|{prefixes})_\w+)", page)) - {"app_src"}
+    named = set(re.findall(rf"`((?:fleet|{prefixes})_[\w.]+)", page)) - {"app_src"}
     assert len(named) > 8
     assert [name for name in sorted(named) if f"| `{name}` |" not in settings] == []
+
+
+def test_tests_of_the_security_page() -> None:
+    """Each attack has a test, and each test that docs/security.md names is there."""
+    page = (ROOT / "docs/security.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", page, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 16))
+    assert [number for number, tests in rows if "::" not in tests] == []
+    folders = (ROOT / "molecule/tests", ROOT / "tests")
+    for path, function in re.findall(r"`([\w/]+\.py)::(\w+)`", page):
+        files = [folder / path for folder in folders if (folder / path).exists()]
+        assert len(files) == 1, path
+        assert f"\ndef {function}(" in files[0].read_text(), f"{path}::{function}"

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import re
+import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.locks import make_command
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.own_wheels import check_own_wheels
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.sources import (
+    check_entrypoint,
+    check_lock,
+    read_pins,
+)
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
-
-from fleet_rules.own_wheels import check_own_wheels
-from fleet_rules.sources import check_entrypoint, check_lock, read_pins
-
+ROOT = Path(__file__).parents[1]
 HASH = "--hash=sha256:" + "0" * 64
 GOOD = f"gunicorn==27.0.1 {HASH}\n"
 OWN = "a project of your own becomes a wheel (uv build --wheel -o wheels)"
@@ -64,7 +72,7 @@ def test_line_that_would_be_dropped(app: Path, line: str, shown: str, allowed: s
 
 
 def test_options_of_a_package(app: Path) -> None:
-    """A package has hashes and no other options; a hash of another kind beside is no harm."""
+    """A package has hashes and no other options; a hash of another kind in addition is no harm."""
     (app / "requirements.txt").write_text(f"{GOOD}a==1 {HASH} --global-option=x\nb==1 {HASH} --hash=md5:0\n")
     [text] = said(app)
     assert text == (
@@ -83,7 +91,7 @@ def test_harmless_options(app: Path) -> None:
 def test_no_lock_at_all(app: Path) -> None:
     """A file that was never locked is one problem, with the command that helps."""
     (app / "requirements.txt").write_text("flask\ngunicorn\n# x\nrequests>=2\n")
-    command = "uv pip compile --universal --generate-hashes app_src/shop/requirements.in"
+    command = "uv pip compile --universal --only-binary :all: --generate-hashes app_src/shop/requirements.in"
     move = "mv app_src/shop/requirements.txt app_src/shop/requirements.in && "
     start = (
         'app_src/shop/requirements.txt:1: flask is "flask"; allowed: name==version with'
@@ -96,8 +104,44 @@ def test_no_lock_at_all(app: Path) -> None:
     assert said(app)[0].endswith(f"as this writes it: {command} -o app_src/shop/requirements.txt")
     (app / "requirements.in").unlink()
     (app / "pyproject.toml").write_text("")
-    command = "uv export --project app_src/shop --no-dev --no-emit-project -o app_src/shop/requirements.txt"
-    assert said(app)[0].endswith(f"as this writes it: {command}")
+    command = "uv export --no-build --project app_src/shop --no-dev --no-emit-project"
+    assert said(app)[0].endswith(f"as this writes it: {command} -o app_src/shop/requirements.txt")
+
+
+@pytest.mark.parametrize("way", ["lock.sh", "uv pip compile", "uv export"])
+def test_locks_are_made_without_builds(app: Path, way: str, tmp_path: Path) -> None:
+    """A lock names no package that only has a source archive; setup.py never runs here."""
+    ran = tmp_path / "ran"
+    with tarfile.open(tmp_path / "evil-1.0.tar.gz", "w:gz") as archive:
+        for name, text in {
+            "PKG-INFO": "Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n",
+            "setup.py": f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='evil')\n",
+        }.items():
+            info = tarfile.TarInfo(f"evil-1.0/{name}")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    if way == "uv export":
+        (app / "pyproject.toml").write_text(
+            "[project]\nname = 'shop'\nversion = '1'\nrequires-python = '>=3.11'\ndependencies = ['evil']\n"
+        )
+    else:
+        (app / "requirements.in").write_text("evil\n")
+    command = make_command(app / "requirements.txt")
+    if way == "lock.sh":
+        (tmp_path / "requirements.in").write_text("evil\n")
+        command = str(ROOT / "tools" / "lock.sh")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    found = {"UV_FIND_LINKS": str(tmp_path), "UV_CACHE_DIR": str(tmp_path / "cache"), "PATH": path}
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env=os.environ | found,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.search(r"evil ha(s|ve) no usable wheels", " ".join(done.stderr.split())), done.stderr
+    assert not ran.exists()
 
 
 # --- Own wheels ----------------------------------------------------------------------------------
@@ -123,7 +167,7 @@ def pin(folder: Path, *hashes: str, version: str = "1.0") -> None:
 
 @pytest.mark.parametrize("place", ["src/shop/__init__.py", "shop/__init__.py"])
 def test_good_wheel(app: Path, place: str) -> None:
-    """The lock names it, and the code that is there is in it; older versions may lie beside."""
+    """The lock names it, and the code that is there is in it; older versions may be there too."""
     pin(app, wheel(app, **{"shop/a.html": "a"}), "1" * 64)
     wheel(app, "0.9", **{"shop/__init__.py": "old"})
     (app / place).parent.mkdir(parents=True)
@@ -141,6 +185,15 @@ def test_wheel_that_the_lock_does_not_name(app: Path) -> None:
         "app_src/shop/requirements.txt:3: app_src/shop/wheels/shop_core-1.0-py3-none-any.whl has the hash"
         f" sha256:{digest}, which the lock does not name; allowed: --hash=sha256:{digest} in"
         " app_src/shop/requirements.txt:3, or the wheel that the lock names"
+    ]
+
+
+def test_wheel_that_replaces_the_environment(app: Path) -> None:
+    """It could choose the interpreter that runs."""
+    pin(app, wheel(app, **{"shop_core-1.0.data/data/pyvenv.cfg": "home = /tmp"}))
+    assert said(app) == [
+        "app_src/shop/requirements.txt:3: app_src/shop/wheels/shop_core-1.0-py3-none-any.whl replaces"
+        " pyvenv.cfg; allowed: files of the package's own"
     ]
 
 

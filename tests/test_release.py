@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,12 +18,11 @@ from ansible.errors import AnsibleError
 from ansible.plugins.loader import lookup_loader
 
 ROOT = Path(__file__).parents[1]
-lookup_loader.add_directory(str(ROOT / "plugins" / "lookup"))
 
 
 def release(folder: Path, **options: object) -> dict[str, Any]:
     """Call the lookup as Ansible does."""
-    return lookup_loader.get("release").run([str(folder)], {}, **options)[0]
+    return lookup_loader.get("paddock.fleet.release").run([str(folder)], {}, **options)[0]
 
 
 def identifier(folder: Path) -> str:
@@ -45,9 +44,8 @@ def app(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the archives out of the repository."""
-    module = sys.modules[type(lookup_loader.get("release")).__module__]
-    monkeypatch.setattr(module, "ARCHIVES", tmp_path / "releases")
-    return tmp_path / "releases"
+    monkeypatch.chdir(tmp_path)  # where no inventory is, the caches lie in the current folder
+    return tmp_path / ".cache" / "releases"
 
 
 def test_id_and_archive(app: Path, archives: Path) -> None:
@@ -89,6 +87,18 @@ def test_archive_is_written_once(app: Path, archives: Path) -> None:
     assert list(archives.iterdir()) == [path]
 
 
+def test_forged_archive(app: Path) -> None:
+    """An archive is not believed by its name: it is packed again from the folder."""
+    found = release(app)
+    archive = Path(found["archive"])
+    honest = archive.read_bytes()
+    evil = gzip.decompress(honest).replace(b"app = 1", b"app = 2")
+    for forged in (gzip.compress(evil), b"", b"no archive", honest[:-9], honest + gzip.compress(b"more")):
+        archive.write_bytes(forged)
+        assert release(app) == found
+        assert archive.read_bytes() == honest
+
+
 def test_archive_from_many_workers(app: Path, archives: Path) -> None:
     """Workers that write the same archive at once leave one whole file."""
     (app / "big.bin").write_bytes(os.urandom(300_000))
@@ -103,6 +113,7 @@ def test_no_archive(app: Path, archives: Path) -> None:
     """Validation computes the id without writing."""
     found = release(app, archive=False)
     assert found == {**release(app), "archive": None}
+    assert re.fullmatch(f"{found['id']}[0-9a-f]{{52}}", found["digest"])
     Path(release(app)["archive"]).unlink()
     release(app, archive=False)
     assert not list(archives.iterdir())
@@ -257,11 +268,11 @@ def test_a_run_says_what_was_left_out(app: Path) -> None:
         put(app, name)
     put(app, ".paddockignore", "*.log\n")
     checkout = app.parent / "checkout"
-    shutil.copytree(ROOT / "plugins", checkout / "plugins")
-    (checkout / "ansible.cfg").write_text("[defaults]\nlookup_plugins = plugins/lookup\n")
+    checkout.mkdir()
+    (checkout / "ansible.cfg").touch()
     (checkout / "play.yml").write_text(
         "- hosts: all\n  gather_facts: false\n  connection: local\n  tasks:\n"
-        f"    - ansible.builtin.debug: {{msg: \"{{{{ lookup('release', '{app}').id }}}}\"}}\n"
+        f"    - ansible.builtin.debug: {{msg: \"{{{{ lookup('paddock.fleet.release', '{app}').id }}}}\"}}\n"
     )
 
     def run() -> str:

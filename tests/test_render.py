@@ -16,17 +16,14 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader
 from ansible.template import Templar, trust_as_template
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 ROOT = Path(__file__).parents[1]
 HOSTS = ("app1", "app2", "app3")
+OWN = {"file": "/etc/own.pem"}
 
-init_plugin_loader()
-filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
-lookup_loader.add_directory(str(ROOT / "plugins" / "lookup"))
 
 Inventory = dict[str, Any]
 Render = Callable[..., str]
@@ -35,7 +32,7 @@ Render = Callable[..., str]
 @pytest.fixture
 def render(tmp_path: Path) -> Render:
     """Return a function that renders a role's template as a task on a host would."""
-    (tmp_path / "group_vars").symlink_to(ROOT / "inventory" / "group_vars")
+    (tmp_path / "group_vars").symlink_to(ROOT / "molecule/testbed/group_vars")
     hosts = tmp_path / "hosts.yml"
 
     def render(template: str, inventory: Inventory, host: str = "lb1", **variables: object) -> str:
@@ -54,7 +51,8 @@ def render(tmp_path: Path) -> Render:
         HostVars(manager, known, loader)  # makes itself known to the manager
         host_vars = known.get_vars(host=manager.get_host(host))
         lookup = f"{{{{ lookup('ansible.builtin.template', '{ROOT}/roles/{template}') }}}}"
-        templar = Templar(loader=loader, variables=load("defaults") | host_vars | load("vars") | variables)
+        there = {"role_path": str(role), **load("defaults"), **host_vars, **load("vars"), **variables}
+        templar = Templar(loader=loader, variables=there)
         return templar.template(trust_as_template(lookup))
 
     return render
@@ -168,7 +166,7 @@ def test_health_checks(render: Render) -> None:
     hosts = fleet(lb1={"apps": [shop, news]}, app1={"apps": [shop]}, app3={"fleet_address": "2001:db8::1"})
     for name in ("app2", "app3"):
         hosts["backends"]["hosts"][name]["apps"] = [news]
-    asked = json.loads(render("nginx/templates/nginx-health.json.j2", hosts))["apps"]
+    asked = json.loads(render("health/templates/nginx-health.json.j2", hosts))["apps"]
     assert asked == {
         "news": {
             "port": 8081,
@@ -215,7 +213,7 @@ def tls(http: Directive) -> list[Directive]:
 def test_tls(nginx: Callable[..., Directive]) -> None:
     """Apps are served over TLS alone; plain requests are sent there, to the name that they asked for."""
     apps = [app(server_names=["b.example.org"]), app("news", 8081, server_names=["a.example.org"])]
-    http = nginx(apps=apps, nginx_certificate="/etc/own.pem", nginx_tls_port=8443, nginx_hsts_seconds=60)
+    http = nginx(apps=apps, nginx_certificate=OWN, nginx_tls={"port": 8443, "hsts_seconds": 60})
     assert http.find("ssl_certificate") == [["ssl_certificate", "/etc/own.pem"]]
     *named, refused = tls(http)
     assert [server.find("server_name")[0][1:] for server in named] == [["a.example.org"], ["b.example.org"]]
@@ -227,11 +225,20 @@ def test_tls(nginx: Callable[..., Directive]) -> None:
     assert http.find("add_header", "Strict-Transport-Security")
 
 
+def test_one_key_of_a_structure(nginx: Callable[..., Directive]) -> None:
+    """Who sets one key keeps the defaults of the others."""
+    http = nginx(apps=[app()], nginx_limits={"client_requests": 9}, nginx_maintenance={"enabled": True})
+    assert http.find("limit_conn", "requests", "9")
+    assert http.find("upstream", "shop")[0].find("keepalive_timeout", "30s")
+    (location,) = servers(http)["*"].find("location")
+    assert "We are working on it" in location.find("return", "503")[0][2]
+
+
 @pytest.mark.parametrize(("debian", "listen", "http2"), [("12", True, False), ("13", False, True)])
 def test_http2(nginx: Callable[..., Directive], debian: str, listen: bool, http2: bool) -> None:
     """Nginx 1.22 and 1.26 are told in their own ways."""
     facts = {"distribution_major_version": debian}
-    http = nginx(apps=[app()], nginx_certificate="/etc/own.pem", ansible_facts=facts)
+    http = nginx(apps=[app()], nginx_certificate=OWN, ansible_facts=facts)
     (server,) = tls(http)
     assert all(("http2" in found) == listen for found in server.find("listen"))
     assert bool(http.find("http2", "on")) == http2
@@ -242,9 +249,8 @@ def test_http2(nginx: Callable[..., Directive], debian: str, listen: bool, http2
 def test_acme(nginx: Callable[..., Directive], certificate: str, names: list[str]) -> None:
     """Challenges are answered without TLS under every name, and balancers ask each other but once."""
     apps = [app(server_names=names)]
-    http = nginx(
-        apps=apps, nginx_certificate=certificate, nginx_acme_root="/a", nginx_acme_peers=["10.1.0.2"]
-    )
+    acme = {"acme_root": "/a", "acme_peers": ["10.1.0.2"]}
+    http = nginx(apps=apps, nginx_certificate={"file": certificate, **acme})
     for server in servers(http).values():
         (location,) = server.find("location", "^~", "/.well-known/acme-challenge/")
         assert location.find("root", "/a")
@@ -263,8 +269,8 @@ def test_ipv6_addresses(nginx: Callable[..., Directive]) -> None:
 def test_names(render: Render) -> None:
     """Each line with a name says so at its end: there its address is put on the host, and followed."""
     hosts = fleet(app2={"fleet_address": "app2.example.org"}, app3={"fleet_address": "2001:db8::1"})
-    acme = {"nginx_acme_root": "/a", "nginx_acme_peers": ["lb2.example.org", "10.1.0.3"]}
-    text = render("nginx/templates/nginx.conf.j2", hosts, apps=[app()], **acme)
+    acme = {"acme_root": "/a", "acme_peers": ["lb2.example.org", "10.1.0.3"]}
+    text = render("nginx/templates/nginx.conf.j2", hosts, apps=[app()], nginx_certificate=acme)
     lines = [line.strip() for line in text.splitlines() if "example.org" in line]
     assert [line.partition(" #")[2] for line in lines] == [
         *[" app2 (app2.example.org)"] * 2,
@@ -404,7 +410,7 @@ def test_scheme(nginx: Callable[..., Directive]) -> None:
     apps = [app(cache_seconds=5)]
     alone = words(nginx(apps=apps, **TLS))
     assert "$client_scheme" not in alone
-    http = nginx(apps=apps, nginx_front_proxies=["192.0.2.1", "2001:db8::/32"], **TLS)
+    http = nginx(apps=apps, nginx_front={"proxies": ["192.0.2.1", "2001:db8::/32"]}, **TLS)
     (geo,) = http.find("geo", "$realip_remote_addr")
     assert geo.block == [["default", ""], ["192.0.2.1", "yes"], ["2001:db8::/32", "yes"]]
     (scheme,) = http.find("map", "$front_proxy $http_x_forwarded_proto", "$client_scheme")
@@ -423,8 +429,8 @@ def test_health_of_nginx(nginx: Callable[..., Directive]) -> None:
         ([], "/own.pem"),
         (["a.example.org"], "/own.pem"),
     ):
-        given = {"apps": [app(server_names=names)], "nginx_certificate": certificate}
-        http = nginx(**given, nginx_front_health_path="/lb")
+        given = {"apps": [app(server_names=names)], "nginx_certificate": {"file": certificate}}
+        http = nginx(**given, nginx_front={"health_path": "/lb"})
         there = {id(server) for server in http.find("server") if server.find("location", "=", "/lb")}
         assert there == {id(server) for server in servers(http).values()}
         assert not any(server.find("location", "=", "/lb") for server in nginx(**given).find("server"))
@@ -449,17 +455,17 @@ def test_no_value_ends_a_directive(nginx: Callable[..., Directive], nasty: str) 
         first = "plain" if directive[0] == json.dumps(nasty)[1:-1] else directive[0]
         return first, len(directive), [shape(inner) for inner in directive.block or []]
 
-    plain = nginx(nginx_headers={"X-Plain": "plain"}, nginx_front_proxies=["plain"])
-    evil = nginx(nginx_headers={f"X-{nasty}": nasty}, nginx_front_proxies=[nasty])
+    plain = nginx(nginx_headers={"X-Plain": "plain"}, nginx_front={"proxies": ["plain"]})
+    evil = nginx(nginx_headers={f"X-{nasty}": nasty}, nginx_front={"proxies": [nasty]})
     names = re.compile(r"X-|upstream_http_|add_")
     assert names.sub("", str(shape(plain))) == names.sub("", str(shape(evil)))
 
 
 NAMED = {"server_names": ["a.example.org"]}
-TLS = {"nginx_certificate": "/etc/own.pem", "nginx_hsts_seconds": 63072000}
+TLS = {"nginx_certificate": OWN, "nginx_tls": {"hsts_seconds": 63072000}}
 BOOKWORM = {"ansible_facts": {"distribution_major_version": "12"}}
-ACME = {"nginx_acme_root": "/var/www/acme", "nginx_acme_peers": ["10.1.0.2"]}
-# What the inventory has beside one app, for an nginx.conf of each shape.
+ACME = {"acme_root": "/var/www/acme", "acme_peers": ["10.1.0.2"]}
+# What the inventory has in addition to one app, for an nginx.conf of each shape.
 VARIANTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, object]]] = {
     "one app": ([app()], {}, {}),
     "one name": ([app(**NAMED)], {}, {}),
@@ -473,24 +479,24 @@ VARIANTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, object
     "exact route": ([app(routes=[{"path": "/a", "exact": True, "to": "/b"}])], {}, {}),
     "stripped prefix": ([app(routes=[{"path": "/a/", "to": "/"}, {"path": "/b.c/", "to": "/d/"}])], {}, {}),
     "WebSocket": ([app(routes=[{"path": "/ws", "exact": True, "websocket": True}])], {}, {}),
-    "front proxies": ([app()], {}, {"nginx_front_proxies": ["192.0.2.1", "2001:db8::/32"]}),
+    "front proxies": ([app()], {}, {"nginx_front": {"proxies": ["192.0.2.1", "2001:db8::/32"]}}),
     "front proxies and TLS": (
         [app(cache_seconds=5, **NAMED)],
         {},
-        {"nginx_front_proxies": ["192.0.2.1"], "nginx_front_health_path": "/up", **TLS},
+        {"nginx_front": {"proxies": ["192.0.2.1"], "health_path": "/up"}, **TLS},
     ),
     "TLS": ([app()], {}, TLS),
-    "TLS without HSTS": ([app()], {}, {"nginx_certificate": "/etc/own.pem"}),
+    "TLS without HSTS": ([app()], {}, {"nginx_certificate": OWN}),
     "TLS on Debian 12": ([app()], {}, {**TLS, **BOOKWORM}),
     "TLS of a name": ([app(**NAMED)], {}, TLS),
     "TLS of a name on Debian 12": ([app(**NAMED)], {}, {**TLS, **BOOKWORM}),
-    "TLS on another port": ([app()], {}, {**TLS, "nginx_tls_port": 8443, "nginx_port": 8080}),
-    "ACME before TLS": ([app(**NAMED)], {}, ACME),
-    "ACME and TLS": ([app(**NAMED)], {}, {**TLS, **ACME}),
+    "TLS on another port": ([app()], {}, {**TLS, "nginx_tls": {"port": 8443}, "nginx_port": 8080}),
+    "ACME before TLS": ([app(**NAMED)], {}, {"nginx_certificate": ACME}),
+    "ACME and TLS": ([app(**NAMED)], {}, {**TLS, "nginx_certificate": {**OWN, **ACME}}),
     "cache": ([app(cache_seconds=5)], {}, {}),
     "limits": ([app(rate_limit=10, concurrency_limit=50)], {}, {}),
     "maintenance of one": ([app(maintenance=True), app("b", 1, "/b/")], {}, {}),
-    "maintenance of all": ([app()], {}, {"nginx_maintenance": True}),
+    "maintenance of all": ([app()], {}, {"nginx_maintenance": {"enabled": True}}),
     "other headers": ([app()], {}, {"nginx_headers": {"X-A": "b", "Content-Security-Policy": "sandbox"}}),
     "no headers": ([app()], {}, {"nginx_headers": {}}),
 }
@@ -512,6 +518,7 @@ def gixy(render: Render, tmp_path: Path) -> Callable[..., list[str]]:
     return gixy
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gixy(gixy: Callable[..., list[str]], variant: str) -> None:
     """Gixy has nothing to say."""
@@ -627,7 +634,7 @@ def test_slot(gunicorn: Callable[..., str]) -> None:
 
 def test_slot_without_a_network(gunicorn: Callable[..., str]) -> None:
     """An app that may not go out has no network but the socket that it is given."""
-    service = unit(gunicorn("slot.service.j2", app(outbound=False)))["Service"]
+    service = unit(gunicorn("slot.service.j2", app(network="none")))["Service"]
     assert service["PrivateNetwork"] == "yes"
     assert service["RestrictAddressFamilies"] == "AF_UNIX"
     assert "PrivateNetwork" not in unit(gunicorn("slot.service.j2"))["Service"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,25 @@ def defaults(role: Path) -> dict[str, Any]:
     return load(role / "defaults/main.yml")
 
 
+def structures(role: Path) -> list[str]:
+    """Return the variables that have keys of their own."""
+    options = load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    return [name for name, option in options.items() if "options" in option]
+
+
 def sources(role: Path) -> Iterator[Path]:
     """Return the files of a role that Ansible evaluates."""
-    for folder in ("tasks", "handlers", "vars", "templates", "action_plugins"):
+    for folder in ("tasks", "handlers", "vars", "templates"):
         yield from sorted(path for path in (role / folder).glob("**/*.*") if path.suffix != ".pyc")
+    yield from sorted(role.parents[1].glob(f"plugins/action/{role.name}_*.py"))
+
+
+def spec_defaults(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what a specification tells of the defaults; that of a structure is made of its keys' own."""
+    return {
+        name: spec_defaults(option["options"]) if "options" in option else option.get("default")
+        for name, option in options.items()
+    }
 
 
 def test_argument_specs(role: Path) -> None:
@@ -42,18 +58,41 @@ def test_argument_specs(role: Path) -> None:
     """
     specs = load(role / "meta/argument_specs.yml")["argument_specs"]
     for entry in specs.values():
-        found = {name: option.get("default") for name, option in entry["options"].items()}
-        assert found == defaults(role)
+        assert spec_defaults(entry["options"]) == defaults(role)
+
+
+def test_entry_points(role: Path) -> None:
+    """A specification is of a file of tasks, and what the playbooks use has one."""
+    entries = set(load(role / "meta/argument_specs.yml")["argument_specs"])
+    assert entries <= {path.stem for path in role.glob("tasks/*.yml")}
+    texts = "".join(path.read_text() for path in role.parents[1].glob("playbooks/**/*.yml"))
+    used = re.findall(rf"name: paddock\.fleet\.{role.name}\n +tasks_from: (\w+)", texts)
+    assert set(used) <= entries
 
 
 def test_defaults_are_commented(role: Path) -> None:
-    """The defaults are the manual: a comment above each variable."""
-    lines = (role / "defaults/main.yml").read_text().splitlines()
-    above = {
-        line.partition(":")[0]: lines[number - 1] for number, line in enumerate(lines) if line[:1].isalpha()
-    }
-    assert list(above) == list(defaults(role))
+    """The defaults are the manual: a comment above each variable, and above each key of a structure."""
+    above, structure = {}, ""
+    for before, line in pairwise((role / "defaults/main.yml").read_text().splitlines()):
+        key = line.partition(":")[0].strip()
+        if line[:1].isalpha():
+            structure = f"{key}." if key in structures(role) else ""
+            above[key] = before
+        elif structure and re.match(r"  \w", line):
+            above[f"{structure}{key}"] = before.strip()
+    wanted = set(defaults(role))
+    wanted |= {f"{name}.{key}" for name in structures(role) for key in defaults(role)[name]}
+    assert above.keys() == wanted
     assert {name: line for name, line in above.items() if not line.startswith("# ")} == {}
+
+
+def test_a_key_of_a_structure_alone(role: Path) -> None:
+    """Who sets one key keeps the others: the role reads the structure joined with its defaults only."""
+    joined = load(role / "vars/main.yml")
+    used = "".join(path.read_text() for path in sources(role) if path.parent.name != "vars")
+    for name in structures(role):
+        assert joined[f"__{name}"] == f"{{{{ __{role.name}_default.{name} | combine({name}) }}}}"
+        assert not re.search(rf"\b{name}\b", used)
 
 
 def test_defaults_are_in_the_readme(role: Path) -> None:
@@ -96,8 +135,8 @@ def test_private_variables(role: Path) -> None:
         for name in private.findall(path.read_text()):
             places[name] = places.get(name, 0) + 1
     defined = set(load(role / "vars/main.yml"))
-    for path in role.glob("action_plugins/*.py"):
-        defined |= set(re.findall(r'"(__\w+)": ', path.read_text()))
+    for action in role.parents[1].glob(f"plugins/action/{role.name}_*.py"):
+        defined |= set(re.findall(r'"(__\w+)": ', action.read_text()))
     for path in role.glob("tasks/*.yml"):
         defined |= {name for name in definitions(load(path)) if name.startswith("__")}
     assert places.keys() - defined == set()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -25,9 +27,14 @@ def load(path: str) -> ModuleType:
     return module
 
 
-NAMES = load("roles/nginx/module_utils/nginx_names.py")
-NGINX = load("roles/nginx/module_utils/nginx_host.py")
-HEALTH = load("roles/nginx/files/nginx_health.py")
+LOCK = load("plugins/module_utils/host_lock.py")
+NAMES = load("plugins/module_utils/nginx_names.py")
+POOL = load("plugins/module_utils/nginx_pool.py")
+NGINX = load("plugins/module_utils/nginx_host.py")
+RULE = load("roles/health/files/health_pool.py")
+CHECK = load("roles/health/files/health_check.py")
+HEALTH = load("roles/health/files/nginx_health.py")
+CACHE = load("plugins/module_utils/nginx_cache.py")
 STATUS = load("plugins/filter/status.py")
 
 CONFIG = """\
@@ -48,7 +55,7 @@ http {
         server 10.0.0.3:80;
     }
     server {
-        listen 127.0.0.1:8099;
+        listen unix:/run/paddock-nginx/status.sock;
         location = /generation { return 200 "@generation@"; }
     }
 }
@@ -58,9 +65,9 @@ http {
 @pytest.fixture(autouse=True)
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Keep the files of the rotation in a folder of the test."""
-    monkeypatch.setattr(NGINX, "ROTATION", tmp_path)
-    monkeypatch.setattr(NGINX, "HAND", tmp_path / "hand.json")
-    monkeypatch.setattr(NGINX, "HEALTH", tmp_path / "health.json")
+    monkeypatch.setattr(POOL, "ROTATION", tmp_path)
+    monkeypatch.setattr(POOL, "DRAINED", tmp_path / "drained.json")
+    monkeypatch.setattr(POOL, "HEALTH", tmp_path / "health.json")
     yield tmp_path
 
 
@@ -69,12 +76,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_pools() -> None:
     """Servers are known by the app of their block and the name in their comment."""
-    assert NGINX.pools(CONFIG) == {"shop": ["a", "b"], "news": ["a"]}
+    assert POOL.pools(CONFIG) == {"shop": ["a", "b"], "news": ["a"]}
 
 
 def test_rotate() -> None:
     """Both lines of a server are down, and nothing else is touched."""
-    text = NGINX.rotate(CONFIG, {("shop", "b")})
+    text = POOL.rotate(CONFIG, {("shop", "b")})
     changed = [
         (old, new) for old, new in zip(CONFIG.split("\n"), text.split("\n"), strict=True) if old != new
     ]
@@ -82,12 +89,12 @@ def test_rotate() -> None:
         "        server [2001:db8::2]:8080 weight=2 max_fails=3 fail_timeout=5s down; # b",
         "        server [2001:db8::2]:8080 weight=2 max_fails=0 backup down; # b",
     ]
-    assert NGINX.rotate(text, {("shop", "b")}) == text
-    assert NGINX.rotate(text, set()) == CONFIG
+    assert POOL.rotate(text, {("shop", "b")}) == text
+    assert POOL.rotate(text, set()) == CONFIG
 
 
 def test_stamp(tmp_path: Path) -> None:
-    """The stamp tells texts, rotations and certificates apart, and is the same when it is made anew."""
+    """The stamp tells texts, rotations and certificates apart, and is the same when it is made again."""
     certificate = tmp_path / "fleet.pem"
     secure = CONFIG.replace("http {", f"http {{\n    ssl_certificate {certificate};")
     certificate.write_text("one")
@@ -102,7 +109,7 @@ def test_stamp(tmp_path: Path) -> None:
 
 def test_another_configuration() -> None:
     """What has no place for a stamp is not ours to change."""
-    with pytest.raises(NGINX.Refused, match="run the playbook"):
+    with pytest.raises(POOL.Refused, match="run the playbook"):
         NGINX.stamped("events {}\n", set())
 
 
@@ -111,11 +118,11 @@ def test_out_of_rotation() -> None:
     config = CONFIG.replace(
         "8081 max_fails=3 fail_timeout=5s; # a", "8081; # a\n        server 10.0.0.2:8081; # b"
     )
-    NGINX.remember(NGINX.HAND, {"b": {}, "gone": {}})
-    assert NGINX.out_of_rotation(config) == {("shop", "b"), ("news", "b")}
-    NGINX.remember(NGINX.HAND, {})
-    NGINX.remember(NGINX.HEALTH, {"shop": {"b": {}, "gone": {}}, "gone": {"a": {}}})
-    assert NGINX.out_of_rotation(config) == {("shop", "b")}
+    POOL.remember(POOL.DRAINED, {"b": {}, "gone": {}})
+    assert POOL.out_of_rotation(config) == {("shop", "b"), ("news", "b")}
+    POOL.remember(POOL.DRAINED, {})
+    POOL.remember(POOL.HEALTH, {"shop": {"b": {}, "gone": {}}, "gone": {"a": {}}})
+    assert POOL.out_of_rotation(config) == {("shop", "b")}
 
 
 @pytest.mark.parametrize(
@@ -127,24 +134,24 @@ def test_out_of_rotation() -> None:
     ],
 )
 def test_health_never_empties_a_pool(hand: dict[str, Any], health: dict[str, Any], out: set[Any]) -> None:
-    """Where it would, only those out by hand stay out."""
-    NGINX.remember(NGINX.HAND, hand)
-    NGINX.remember(NGINX.HEALTH, health)
-    assert NGINX.out_of_rotation(CONFIG) == out
+    """Where it would, only the drained stay out."""
+    POOL.remember(POOL.DRAINED, hand)
+    POOL.remember(POOL.HEALTH, health)
+    assert POOL.out_of_rotation(CONFIG) == out
 
 
-def test_all_out_by_hand() -> None:
+def test_all_drained() -> None:
     """A person is told instead."""
-    NGINX.remember(NGINX.HAND, {"a": {}})
-    with pytest.raises(NGINX.Refused, match=r"All backends of news .*: a\. Bring one back"):
-        NGINX.out_of_rotation(CONFIG)
+    POOL.remember(POOL.DRAINED, {"a": {}})
+    with pytest.raises(POOL.Refused, match=r"All backends of news .*: a\. Put one back"):
+        POOL.out_of_rotation(CONFIG)
 
 
 def test_a_file_that_cannot_be_read() -> None:
     """It is named, rather than taken for an empty one: a host under repair would come back."""
-    NGINX.HAND.write_text('{"a": ')
-    with pytest.raises(NGINX.Refused, match=r"hand\.json cannot be read"):
-        NGINX.out_of_rotation(CONFIG)
+    POOL.DRAINED.write_text('{"a": ')
+    with pytest.raises(POOL.Refused, match=r"drained\.json cannot be read"):
+        POOL.out_of_rotation(CONFIG)
 
 
 # --- names
@@ -177,21 +184,21 @@ def test_names() -> None:
     assert text == plain.replace("l[2001:db8::2]:", "10.0.0.3:")
     again = NAMES.addressed(text, {"b.example.org": "10.0.0.2"})
     assert again == text.replace("[2001:db8::2]", "10.0.0.2")
-    assert NGINX.rotate(again, {("shop", "b")}).count(" down; # b (b.example.org)") == 2
+    assert POOL.rotate(again, {("shop", "b")}).count(" down; # b (b.example.org)") == 2
 
 
 def test_a_name_that_never_had_an_address() -> None:
     """Its backend is out of rotation, and so it stays, until it has one."""
-    lost = NGINX.rotate(NAMES.addressed(NAMED, {"b.example.org": "", "lb2.example.org": "10.0.0.3"}), set())
+    lost = POOL.rotate(NAMES.addressed(NAMED, {"b.example.org": "", "lb2.example.org": "10.0.0.3"}), set())
     assert NAMES.known(lost) == {"lb2.example.org": "10.0.0.3"}
-    assert NGINX.out_of_rotation(lost) == {("shop", "b")}
+    assert POOL.out_of_rotation(lost) == {("shop", "b")}
     assert lost.count(" down; # b (b.example.org)") == 2
     found = NAMES.addressed(lost, {"b.example.org": "10.0.0.2"})
-    assert NGINX.out_of_rotation(found) == set()
-    assert " down;" not in NGINX.rotate(found, set())
+    assert POOL.out_of_rotation(found) == set()
+    assert " down;" not in POOL.rotate(found, set())
     # Health checks do not take out the one that is left.
-    NGINX.remember(NGINX.HEALTH, {"shop": {"a": {}}})
-    assert NGINX.out_of_rotation(lost) == {("shop", "b")}
+    POOL.remember(POOL.HEALTH, {"shop": {"a": {}}})
+    assert POOL.out_of_rotation(lost) == {("shop", "b")}
 
 
 def test_look_up() -> None:
@@ -211,16 +218,16 @@ def test_look_up() -> None:
 
 def pool(*names: str) -> Any:
     """Return a pool: two bad answers and out, two good ones and back."""
-    return HEALTH.Pool(names, 2, 2)
+    return RULE.Pool(names, 2, 2)
 
 
 def answer(members: Any, now: float, **well: bool) -> None:
     """Give each backend an answer."""
     for name, good in well.items():
-        members.observe(name, None if good else HEALTH.Fault("is ill"), now)
+        members.observe(name, None if good else RULE.Fault("is unhealthy"), now)
 
 
-def test_two_misses_and_two_hits() -> None:
+def test_rise_and_fall() -> None:
     """One bad answer is none, and one good one is no recovery."""
     members, out = pool("a", "b"), set()
     seen = []
@@ -245,7 +252,7 @@ def test_a_new_one_changes_nothing() -> None:
     ("size", "by_hand", "out"), [(1, 0, 0), (2, 0, 1), (3, 0, 1), (4, 0, 2), (5, 0, 2), (5, 1, 1), (5, 3, 0)]
 )
 def test_half(size: int, by_hand: int, out: int) -> None:
-    """When all are ill, half leaves, rounded down; those out by hand count."""
+    """When all are unhealthy, half leaves, rounded down; the drained count."""
     names = [f"b{number}" for number in range(size)]
     members = pool(*names)
     for now in (1, 2, 3):
@@ -258,9 +265,9 @@ def test_half(size: int, by_hand: int, out: int) -> None:
 
 @pytest.mark.parametrize(("fault", "leave"), [("slow", 0), ("dead", 1)])
 def test_a_load_for_all(fault: str, leave: int) -> None:
-    """Where most are slow nobody leaves, for the others would have to carry more; the dead do leave."""
-    pool = HEALTH.Pool("abc", misses=2, hits=2)
-    says = HEALTH.Fault("does not answer", silent=True, slow=fault == "slow")
+    """Where most are slow none leaves, for the others would have to carry more; the dead do leave."""
+    pool = RULE.Pool("abc", fall=2, rise=2)
+    says = RULE.Fault("does not answer", silent=True, slow=fault == "slow")
     for backend in "ab":
         for moment in (1.0, 2.0):
             pool.observe(backend, says, moment)
@@ -287,18 +294,81 @@ def test_the_longest_ill_leave_first() -> None:
 
 
 def test_flapping() -> None:
-    """Each return within a minute takes twice the good answers; a quiet minute forgets them."""
+    """Each return takes twice the good answers of the last; they are forgotten after a while."""
     members = pool("a", "b")
     needed = []
-    for now in range(4):
-        needed.append(members.hits_to_return("a", now))
+    for now in range(8):
+        needed.append(members.checks_to_return("a", now))
         members.returned("a", now)
-    assert needed == [2, 4, 8, 16]
-    assert members.hits_to_return("a", 100) == 2
+    assert needed == [2, 4, 8, 16, 32, 64, 128, 128]
+    assert members.checks_to_return("a", 1300) == 2
+
+
+def test_flapping_for_ever() -> None:
+    """An app that is unhealthy each half minute costs the others few reloads an hour."""
+    members, out, reloads = pool("a", "b"), set(), 0
+    for now in range(3600):
+        answer(members, now, a=now % 30 > 5, b=True)
+        wanted = members.verdict(out, (), now)
+        for backend in out - wanted:
+            members.returned(backend, now)
+        reloads += wanted != out
+        out = wanted
+    assert reloads < 30
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"HTTP/1.1 200\x1b]0;owned\x07 OK", b"HTTP/1.1 \x1b[2J500 no", b"HTTP/1.1 5000", b"HTTP/1.1 20\xb2"],
+)
+def test_what_an_app_says_to_a_terminal(line: bytes) -> None:
+    """Nothing but a status becomes words of ours."""
+
+    async def ask() -> Any:
+        async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(line + b"\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(reply, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            return await CHECK.Target("shop", "a", "127.0.0.1", port, "/", "localhost").ask(2)
+
+    assert asyncio.run(ask()).says == "does not speak HTTP"
+
+
+def test_a_lock_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root may open it, also where an older one let others; who holds it is named, after a while."""
+    path = POOL.ROTATION / ".lock"
+    path.touch(mode=0o644)
+    monkeypatch.setattr(POOL, "LOCK_SECONDS", 1)
+    with POOL.alone():
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(POOL.Refused, match=rf"for more than 1 s by process {os.getpid()} \(.*python"):
+            POOL.alone().__enter__()
+    with POOL.alone():
+        POOL.remember(POOL.DRAINED, {})
+    assert POOL.DRAINED.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A purge is of an app's files alone, wherever a link in its folder leads."""
+    monkeypatch.setattr(CACHE, "CACHES", tmp_path)
+    for name in ("cache-shop/a/bc/1", "cache-shop/a/bc/2", "cache-shopping/a/bc/3", "other/4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "cache-shop/b").symlink_to(tmp_path / "other")
+    assert CACHE.purge(["shop", "none"], dry=True) == ["shop"]
+    assert CACHE.purge(["shop", "none"]) == ["shop"]
+    assert CACHE.purge(["shop", "none"]) == []
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["3", "4"]
+    CACHE.remove_caches(f"proxy_cache_path {tmp_path}/cache-shop levels=1:2;")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["cache-shop", "other"]
 
 
 def test_any_history() -> None:
-    """Whatever happens, no more than half is out by health, and nobody leaves or returns without cause."""
+    """Whatever happens, no more than half is out by health, and none leaves or returns without cause."""
     chance = random.Random(1)
     for size in range(1, 7):
         names = [f"b{number}" for number in range(size)]
@@ -314,7 +384,7 @@ def test_any_history() -> None:
 
 def test_reloads_get_rarer() -> None:
     """However often backends come and go, Nginx is reloaded about a score of times a minute at most."""
-    health = HEALTH.Health({"interval": 1, "timeout": 1, "misses": 2, "hits": 2, "apps": {}})
+    health = HEALTH.Health({"interval": 1, "timeout": 1, "fall": 2, "rise": 2, "apps": {}})
     now, count = 0.0, 0
     while now < 600:
         health.reloads.append(now)
@@ -357,11 +427,11 @@ def table(hostvars: dict[str, Any], balancers: list[str]) -> list[str]:
 
 def test_status() -> None:
     """A line for each app of each host, and one for each balancer."""
-    why = {"out": "hand", "why": "disk", "by": "me@here", "since": "2026-01-01 00:00:00 UTC"}
+    why = {"out": "drained", "why": "disk", "by": "me@here", "since": "2026-01-01 00:00:00 UTC"}
     assert table({"a": serving("one"), "b": serving("two"), "lb": listed(b=why)}, ["lb"]) == [
         "app host release slot mark rotation why",
         "shop a one blue good in",
-        "shop b two blue good out by hand disk, me@here, since 2026-01-01 00:00:00 UTC",
+        "shop b two blue good drained disk, me@here, since 2026-01-01 00:00:00 UTC",
         "",
         "balancer generation health checks certificates",
         "lb 0f3a9c77d2b1 on /etc/paddock/tls/fleet.pem until 2027-01-01 00:00:00Z",
@@ -370,20 +440,20 @@ def test_status() -> None:
 
 def test_status_of_lost_names() -> None:
     """One that never had an address is out by its name; one that has only its last one is in, with a note."""
-    out = {"out": "name", "why": "a.example.org is not in DNS"}
+    out = {"out": "unresolved", "why": "a.example.org is not in DNS"}
     doubt = {"out": "", "why": "b.example.org is not in DNS; its last address is 10.0.0.2"}
     lines = table({"a": serving("one"), "b": serving("one"), "lb": listed(a=out, b=doubt)}, ["lb"])
-    assert lines[1] == "shop a one blue good out by name a.example.org is not in DNS"
+    assert lines[1] == "shop a one blue good unresolved a.example.org is not in DNS"
     assert lines[2].endswith("good in b.example.org is not in DNS; its last address is 10.0.0.2")
 
 
 def test_status_of_two_balancers() -> None:
     """Where they do not agree, it says on which one is out; what does not run as its file says is told."""
-    ill = {"out": "health", "why": "it answers 500", "since": "2026-01-01 00:00:00 UTC"}
-    other = listed(a=ill)
+    unhealthy = {"out": "unhealthy", "why": "it answers 500", "since": "2026-01-01 00:00:00 UTC"}
+    other = listed(a=unhealthy)
     other["nginx_listed"] |= {"current": False, "health": False, "certificates": {}}
     lines = table({"a": serving("one"), "b": serving("one"), "lb1": listed(), "lb2": other}, ["lb1", "lb2"])
-    assert "shop a one blue good out by health on lb2 it answers 500, since 2026-01-01 00:00:00 UTC" in lines
+    assert "shop a one blue good unhealthy on lb2 it answers 500, since 2026-01-01 00:00:00 UTC" in lines
     assert lines[-1] == "lb2 0f3a9c77d2b1 (its file says other) off -"
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.paddock.fleet.plugins.module_utils import tls_host
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.hosts import Host
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.problem import BROKEN, show
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.tls import check_tls
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -22,11 +25,6 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "plugins"))
-
-from fleet_rules.hosts import Host  # noqa: E402
-from fleet_rules.problem import BROKEN, show  # noqa: E402
-from fleet_rules.tls import check_tls  # noqa: E402
 
 NAMES = ("shop.example.org", "www.example.org")
 DAY = datetime.timedelta(days=1)
@@ -105,10 +103,33 @@ def check(files: Files | None = None, apps: tuple[str, ...] = NAMES, **values: o
     return [problem.text for problem in check_tls(host, lambda path: Path(path).read_text())]
 
 
+def test_what_the_authority_may_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of the fleet's names: who steals its key can sign neither clients nor mail."""
+    for name in ("AUTHORITY", "AUTHORITY_KEY", "PENDING_KEY"):
+        monkeypatch.setattr(tls_host, name, tmp_path / name)
+    monkeypatch.setattr(tls_host, "FOLDER", tmp_path)
+    certificate = tls_host.sign(tls_host.request(), ["www.example.org"])
+    with tls_host.private(certificate) as file:
+        verify = ("verify", "-x509_strict", "-CAfile", str(tls_host.AUTHORITY))
+        tls_host.openssl(*verify, "-purpose", "sslserver", "-verify_hostname", "www.example.org", file)
+    extensions = ["authorityKeyIdentifier=keyid", "basicConstraints=critical,CA:FALSE"]
+    config = tls_host.configuration("fleet", *extensions, "subjectAltName=DNS:www.example.org")
+    with tls_host.private(config) as config, tls_host.private(tls_host.request()) as asked:
+        stolen = tls_host.openssl(
+            *("x509", "-req", "-in", asked, "-extfile", config, "-extensions", "extensions"),
+            *("-CA", str(tls_host.AUTHORITY), "-CAkey", str(tls_host.AUTHORITY_KEY), "-set_serial", "1"),
+        )
+    with tls_host.private(stolen) as file:
+        tls_host.openssl(*verify, "-purpose", "sslserver", file)
+        for purpose in ("sslclient", "smimesign", "smimeencrypt"):
+            with pytest.raises(tls_host.Refused):
+                tls_host.openssl(*verify, "-purpose", purpose, file)
+
+
 def test_good_modes(files: Files) -> None:
     """Nothing is wrong with what is right; a bare off is YAML's false."""
-    assert check() == check(fleet_tls=False) == check(fleet_tls="off", nginx_hsts_seconds=0) == []
-    assert check(fleet_tls="self-signed", tls_names=["192.0.2.9"], nginx_hsts_seconds=300) == []
+    assert check() == check(fleet_tls=False) == check(fleet_tls="off", nginx_tls={"hsts_seconds": 0}) == []
+    assert check(fleet_tls="self-signed", tls_names=["192.0.2.9"], nginx_tls={"hsts_seconds": 300}) == []
     assert check(fleet_tls="acme", tls_names=["www.example.org"]) == []
     assert check(files) == []
     assert check(files, ("WWW.example.org",)) == []
@@ -124,8 +145,8 @@ def test_unknown_mode(mode: object) -> None:
 
 def test_hsts_without_tls() -> None:
     """B21: browsers would be locked out."""
-    [text] = check(fleet_tls="off", nginx_hsts_seconds=300)
-    assert text.startswith("nginx_hsts_seconds is 300; allowed: 0 while fleet_tls is off")
+    [text] = check(fleet_tls="off", nginx_tls={"hsts_seconds": 300})
+    assert text.startswith("nginx_tls.hsts_seconds is 300; allowed: 0 while fleet_tls is off")
 
 
 def test_acme_needs_public_names() -> None:

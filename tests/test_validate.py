@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,19 +17,39 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from ansible_collections.paddock.fleet.plugins.filter.complete_apps import complete_apps
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.apps import (
+    check_apps,
+    check_schema,
+    sound_apps,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.hosts import (
+    Host,
+    check_group,
+    check_hosts,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.nginx import check_nginx
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.problem import (
+    BROKEN,
+    did_you_mean,
+    show,
+    show_path,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.roles import (
+    FLEET_VARIABLES,
+    RENAMED,
+    check_option,
+    is_foreign,
+)
+from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.sources import (
+    check_entrypoint,
+    check_lock,
+)
 
 ROOT = Path(__file__).parents[1]
 FLEET = Path(__file__).parent / "fixtures" / "fleet"
-sys.path[:0] = [str(ROOT / "plugins"), str(ROOT / "plugins" / "filter")]
 
-from complete_apps import complete_apps  # noqa: E402
-from fleet_rules.apps import check_apps, check_schema, sound_apps  # noqa: E402
-from fleet_rules.hosts import Host, check_group, check_hosts  # noqa: E402
-from fleet_rules.problem import did_you_mean, show, show_path  # noqa: E402
-from fleet_rules.roles import check_option, is_foreign  # noqa: E402
-from fleet_rules.sources import check_entrypoint, check_lock  # noqa: E402
-
-SCHEMA = json.loads((ROOT / "inventory" / "apps.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "plugins/plugin_utils/fleet_rules/apps.schema.json").read_text())
 HOST_NAME = SCHEMA["$defs"]["app"]["properties"]["server_names"]["items"]["pattern"]
 APPS_FILE = "inventory/group_vars/all/apps.yml"
 
@@ -62,7 +81,7 @@ def test_good_apps() -> None:
         balance="random",
         health_path="/health/ready",
         body_size="1g",
-        outbound=False,
+        network="none",
         environment={"A": "'\"%\n$\\" + "x" * 65536, "_b": ""},
         routes=[{"path": "/", "to": "/x/"}, {"path": "/a", "exact": True, "to": "/b"}],
     )
@@ -324,13 +343,14 @@ def test_one_bad_key_hides_nothing() -> None:
 def host(name: str, address: object = None, **values: object) -> Host:
     """Return a host with one app on 8080."""
     apps = complete_apps([app()])
-    defaults = {"nginx_port": 80, "nginx_status_port": 8099, "gunicorn_keepalive": 75}
+    defaults = {"nginx_port": 80, "gunicorn_keepalive": 75}
     return Host(name, {**defaults, "fleet_address": address or name, **values}, apps)
 
 
 def check_fleet(backends: list[Host], balancers: list[Host]) -> list[str]:
     """Return what the rules say about hosts."""
-    return [problem.text for problem in check_hosts(backends, balancers, HOST_NAME)]
+    found = [*check_hosts(backends, balancers, HOST_NAME), *check_nginx(backends, balancers)]
+    return [problem.text for problem in found]
 
 
 PAIR = ("10.0.0.1", "10.0.0.2")
@@ -443,12 +463,12 @@ def test_good_address(address: str) -> None:
 def test_no_lookups_without_a_network() -> None:
     """An app that may not go out cannot resolve a balancer's name."""
     backend = host("b1", "10.0.0.1")
-    closed = Host("b2", {"fleet_address": "10.0.0.2"}, [app(outbound=False)])
+    closed = Host("b2", {"fleet_address": "10.0.0.2"}, [app(network="none")])
     assert check_fleet([backend], [host("lb.example.org")]) == []
     assert check_fleet([closed], [host("lb", "10.0.0.9")]) == []
     (text,) = check_fleet([backend, closed], [host("lb.example.org")])
     assert text.startswith('fleet_address of lb.example.org is "lb.example.org"; allowed: an IP address')
-    assert text.endswith("(outbound of shop is false)")
+    assert text.endswith("(network of shop is none)")
 
 
 def test_loopback_on_one_machine() -> None:
@@ -474,9 +494,9 @@ def test_balancer_on_a_backend() -> None:
     same = host("h1", "192.0.2.1", nginx_port=8080)
     text = "nginx_port of h1 is 8080; allowed: a port that no app of the same host has (shop has it on h1)"
     assert check_fleet([same], [same]) == [text]
-    other = host("lb", "192.0.2.1", nginx_status_port="8080")
+    other = host("lb", "192.0.2.1", nginx_port="8080")
     [text] = check_fleet([host("h1", "192.0.2.1")], [other])
-    assert text.startswith('nginx_status_port of lb is "8080"; allowed: a port that no app')
+    assert text.startswith('nginx_port of lb is "8080"; allowed: a port that no app')
     assert check_fleet([host("h1")], [host("lb", nginx_port=8080)]) == []
     free = host("h1")
     assert check_fleet([free], [free]) == []
@@ -484,23 +504,24 @@ def test_balancer_on_a_backend() -> None:
 
 @pytest.mark.parametrize("port", [0, 70000, "80a", -1, 80.5])
 def test_bad_nginx_port(port: object) -> None:
-    """B5 holds for the ports of Nginx too, privileged ones aside."""
+    """B5 holds for the ports of Nginx too, except privileged ones."""
     [text] = check_fleet([host("b1")], [host("lb", nginx_port=port)])
     assert text.startswith(f"nginx_port of lb is {show(port)}; allowed: a whole number from 1 to")
 
 
 def test_nginx_ports_differ() -> None:
-    """Nginx cannot answer clients and tell its state on one port."""
-    [text] = check_fleet([host("b1")], [host("lb", nginx_port=8099)])
-    assert text == "nginx_status_port of lb is 8099; allowed: another port than nginx_port has"
+    """Nginx cannot answer with TLS and without on one port."""
+    tls = {"nginx_certificate": {"file": "/a.pem"}, "nginx_tls": {"port": 80}}
+    [text] = check_fleet([host("b1")], [host("lb", **tls)])
+    assert text == "nginx_tls.port of lb is 80; allowed: another port than nginx_port has"
 
 
 @pytest.mark.parametrize("batch", [0, -1, "0%", "101%", "half", 1.5, True, [], [1, "0%"], None, "1\n"])
 def test_bad_batch(batch: object) -> None:
     """A batch is a number or a share of the hosts."""
-    [text] = check_fleet([host("b1", fleet_batch=batch)], [host("lb")])
+    [text] = check_fleet([host("b1", deploy_serial=batch)], [host("lb")])
     bad = batch[-1] if isinstance(batch, list) and batch else batch
-    assert text.startswith(f"fleet_batch is {show(bad)}; allowed: a whole number from 1")
+    assert text.startswith(f"deploy_serial is {show(bad)}; allowed: a whole number from 1")
 
 
 @pytest.mark.parametrize(
@@ -524,39 +545,39 @@ def test_bad_shares(values: dict[str, Any], text: str) -> None:
 
 
 def test_good_shares() -> None:
-    """A reserve beside others, and a stronger machine."""
+    """A reserve next to others, and a stronger machine."""
     spare = Host("b1", {"fleet_address": "10.0.0.1", "fleet_backup": True}, [app()])
     strong = Host("b2", {"fleet_address": "10.0.0.2", "fleet_weight": 3}, [app()])
     assert check_fleet([spare, strong], [host("lb")]) == []
 
 
-@pytest.mark.parametrize("witnesses", [[], "lb", ["nobody"], ["lb", 1]])
-def test_bad_witnesses(witnesses: object) -> None:
+@pytest.mark.parametrize("hosts", [[], "lb", ["nobody"], ["lb", 1]])
+def test_bad_lock_hosts(hosts: object) -> None:
     """The lock needs a host to be on."""
-    [text] = check_fleet([host("b1", fleet_witnesses=witnesses)], [host("lb")])
+    [text] = check_fleet([host("b1", fleet_lock_hosts=hosts)], [host("lb")])
     assert text.endswith("allowed: a list with at least one of b1, lb")
 
 
 def test_good_witnesses() -> None:
     """Any hosts of the fleet will do, such as a backend while the balancer is down."""
-    assert check_fleet([host("b1", fleet_witnesses=["b1", "lb"])], [host("lb")]) == []
+    assert check_fleet([host("b1", fleet_lock_hosts=["b1", "lb"])], [host("lb")]) == []
 
 
 @pytest.mark.parametrize("batch", [1, 200, "2", "1%", "100%", [1, "50%", 7]])
 def test_good_batch(batch: object) -> None:
     """Any number of hosts and any share is right."""
-    assert check_fleet([host("b1", fleet_batch=batch)], [host("lb")]) == []
+    assert check_fleet([host("b1", deploy_serial=batch)], [host("lb")]) == []
 
 
 def test_ladder() -> None:
     """B16: the message names both limits with both values."""
     for value in (75, "75s", 76):
-        [text] = check_fleet([host("b1")], [host("lb", nginx_upstream_keepalive=value)])
+        [text] = check_fleet([host("b1")], [host("lb", nginx_limits={"upstream_keepalive": value})])
         assert text == (
-            f"nginx_upstream_keepalive is {show(value)}; allowed: less than gunicorn_keepalive,"
+            f"nginx_limits.upstream_keepalive is {show(value)}; allowed: less than gunicorn_keepalive,"
             " which is 75 (Nginx must close idle connections first)"
         )
-    good = host("lb", nginx_upstream_keepalive=74)
+    good = host("lb", nginx_limits={"upstream_keepalive": 74})
     assert check_fleet([host("b1")], [good]) == []
 
 
@@ -566,6 +587,7 @@ OPTIONS = {
     "nginx_peers": {"type": "list", "elements": "int"},
     "nginx_headers": {"type": "dict"},
     "nginx_log": {"type": "str", "choices": ["short", "long"], "required": True},
+    "nginx_tls": {"type": "dict", "options": {"port": {"type": "int"}, "names": {"type": "list"}}},
 }
 
 
@@ -580,6 +602,13 @@ OPTIONS = {
         ("nginx_peers", ["x"], 'nginx_peers is ["x"]; allowed: a list (each a whole number)'),
         ("nginx_headers", "a=b", 'nginx_headers is "a=b"; allowed: a mapping'),
         ("nginx_log", "shrt", 'nginx_log is "shrt"; allowed: short, long'),
+        ("nginx_tls", "443", 'nginx_tls is "443"; allowed: a mapping of port, names'),
+        ("nginx_tls", None, "nginx_tls is null; allowed: a mapping of port, names"),
+        ("nginx_tls", {"port": "x"}, 'nginx_tls.port is "x"; allowed: a whole number'),
+        ("nginx_tls", {"port": None}, "nginx_tls.port is null; allowed: a whole number"),
+        ("nginx_tls", {"names": "a,b"}, 'nginx_tls.names is "a,b"; allowed: a list'),
+        ("nginx_tls", {"prot": 1}, "nginx_tls.prot is unknown; allowed: port, names (did you mean port?)"),
+        ("nginx_tls", {443: 1}, "nginx_tls[443] is unknown; allowed: port, names"),
     ],
 )
 def test_bad_option(name: str, value: object, text: str) -> None:
@@ -605,6 +634,7 @@ def test_good_option() -> None:
         "nginx_peers": [1],
         "nginx_headers": {},
         "nginx_log": "long",
+        "nginx_tls": {"port": BROKEN, "names": ["a"]},
         "fleet_address": "x",
         "python_x": 1,
     }.items():
@@ -709,13 +739,12 @@ class Fleet:
         """Copy the fleet to a folder."""
         self.folder = folder
         shutil.copytree(FLEET, folder)
-        shutil.copytree(ROOT / "plugins", folder / "plugins")
         shutil.copy(ROOT / "ansible.cfg", folder)
-        shutil.copy(ROOT / "inventory" / "apps.schema.json", folder / "inventory")
-        plays = yaml.safe_load((ROOT / "playbooks" / "validate.yml").read_text())
+        plays = yaml.safe_load((ROOT / "playbooks/plays/validate.yml").read_text())
         # What follows contacts the hosts.
         (folder / "playbooks").mkdir()
         (folder / "playbooks" / "validate.yml").write_text(yaml.safe_dump(plays[:1]))
+        (folder / "playbooks" / "group_vars").symlink_to(ROOT / "playbooks/group_vars")
         self.contact = folder.with_name("contact")
         self.ssh = folder.with_name("ssh")
         self.ssh.write_text(f"#!/bin/sh\ntouch '{self.contact}'\nexit 255\n")
@@ -751,17 +780,15 @@ class Fleet:
         return Run(done.returncode, done.stdout + done.stderr)
 
     def refuses(self, line: str, *options: str) -> None:
-        """Assert that the validation fails with a line and contacts nobody."""
-        start = time.monotonic()
+        """Assert that the validation fails with a line and contacts no host."""
         run = self.run(*options)
-        assert time.monotonic() - start < 10
         assert run.code != 0, run.output
         assert any(text.strip().startswith(line) for text in run.output.splitlines()), run.output
         assert "no host was contacted or changed" in run.output
         assert "Traceback" not in run.output
 
     def accepts(self, *options: str) -> str:
-        """Assert that the validation passes, changes nothing and contacts nobody."""
+        """Assert that the validation passes, changes nothing and contacts no host."""
         run = self.run(*options)
         assert run.code == 0, run.output
         assert "changed=0" in run.output
@@ -783,6 +810,7 @@ def test_good_fleet(fleet: Fleet, options: tuple[str, ...]) -> None:
     assert sorted(after) == [path for path in before if "__pycache__" not in path.parts]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("options", [(), ("--check",), ("--limit", "b1"), ("--tags", "nginx")], ids=" ".join)
 def test_bad_apps(fleet: Fleet, options: tuple[str, ...]) -> None:
     """B8, B25, B26: file, line, key, value and what is allowed, with every option."""
@@ -793,6 +821,7 @@ def test_bad_apps(fleet: Fleet, options: tuple[str, ...]) -> None:
 GROUP = "a group with at least one host; the inventory has"
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -824,33 +853,47 @@ GROUP = "a group with at least one host; the inventory has"
         ),
         (
             lambda fleet: fleet.write(
-                "inventory/group_vars/balancers.yml", "---\nnginx_upstream_keepalive: 90\n"
+                "inventory/group_vars/balancers.yml", "---\nnginx_limits:\n  upstream_keepalive: 90\n"
             ),
-            "inventory/group_vars/balancers.yml:2: nginx_upstream_keepalive is 90; allowed: less"
+            "inventory/group_vars/balancers.yml:3: nginx_limits.upstream_keepalive is 90; allowed: less"
             " than gunicorn_keepalive, which is 75 (Nginx must close idle connections first)",
         ),
         (
             lambda fleet: fleet.write("inventory/group_vars/all/x.yml", "nginx_prot: 81\n"),
-            "inventory/group_vars/all/x.yml:1: nginx_prot is unknown; allowed: nginx_front_health",
+            "inventory/group_vars/all/x.yml:1: nginx_prot is unknown; allowed: nginx_adopt, nginx_",
         ),
         (
-            lambda fleet: fleet.write("inventory/group_vars/all/x.yml", "nginx_front_proxies: 192.0.2.7\n"),
-            'inventory/group_vars/all/x.yml:1: nginx_front_proxies is "192.0.2.7"; allowed: a list',
+            lambda fleet: fleet.write(
+                "inventory/group_vars/all/x.yml", "nginx_front: {proxies: 192.0.2.7}\n"
+            ),
+            'inventory/group_vars/all/x.yml:1: nginx_front.proxies is "192.0.2.7"; allowed: a list',
         ),
         (
             lambda fleet: fleet.write(
                 "inventory/group_vars/all/x.yml",
-                "nginx_front_proxies:\n  - 192.0.2.7\n  - 2001:db8::/32\n  - cdn.example.org\n",
+                "nginx_front:\n  proxies:\n    - 192.0.2.7\n    - 2001:db8::/32\n    - cdn.example.org\n",
             ),
-            'inventory/group_vars/all/x.yml:4: nginx_front_proxies[2] is "cdn.example.org"; allowed: an',
+            'inventory/group_vars/all/x.yml:5: nginx_front.proxies[2] is "cdn.example.org"; allowed: an',
         ),
         (
-            lambda fleet: fleet.write("inventory/host_vars/lb.yml", "nginx_front_proxies: [192.0.2.7/24]\n"),
-            'inventory/host_vars/lb.yml:1: nginx_front_proxies[0] is "192.0.2.7/24"; allowed: an address or',
+            lambda fleet: fleet.write(
+                "inventory/host_vars/lb.yml", "nginx_front: {proxies: [192.0.2.7/24]}\n"
+            ),
+            'inventory/host_vars/lb.yml:1: nginx_front.proxies[0] is "192.0.2.7/24"; allowed: an address or',
         ),
         (
-            lambda fleet: fleet.write("inventory/host_vars/lb.yml", "nginx_front_health_path: 'up; evil'\n"),
-            'inventory/host_vars/lb.yml:1: nginx_front_health_path is "up; evil"; allowed: a path',
+            lambda fleet: fleet.write(
+                "inventory/host_vars/lb.yml", "nginx_front: {health_path: 'up; evil'}\n"
+            ),
+            'inventory/host_vars/lb.yml:1: nginx_front.health_path is "up; evil"; allowed: a path',
+        ),
+        (
+            lambda fleet: fleet.write(
+                "inventory/group_vars/balancers.yml",
+                "nginx_limits:\n  client_requests: 9\n  client_reqests: 9\n",
+            ),
+            "inventory/group_vars/balancers.yml:3: nginx_limits.client_reqests is unknown; allowed:"
+            " client_requests, upstream_keepalive (did you mean client_requests?)",
         ),
         (
             lambda fleet: fleet.edit(APPS_FILE, "port: 8081", 'port: "{{ live_port }}"'),
@@ -913,8 +956,10 @@ GROUP = "a group with at least one host; the inventory has"
             'inventory/group_vars/balancers.yml:1: fleet_tls is "certbot"; allowed: off, files, self-signed',
         ),
         (
-            lambda fleet: fleet.write("inventory/group_vars/balancers.yml", "---\nnginx_hsts_seconds: 300\n"),
-            "inventory/group_vars/balancers.yml:2: nginx_hsts_seconds is 300; allowed: 0 while fleet_tls is",
+            lambda fleet: fleet.write(
+                "inventory/group_vars/balancers.yml", "---\nnginx_tls: {hsts_seconds: 300}\n"
+            ),
+            "inventory/group_vars/balancers.yml:2: nginx_tls.hsts_seconds is 300; allowed: 0 while fleet",
         ),
         (
             lambda fleet: fleet.write(
@@ -926,7 +971,7 @@ GROUP = "a group with at least one host; the inventory has"
     ],
     ids=[
         *("B1-misspelt", "B1-empty", "B2-absent", "B3", "B7", "B24-type", "B16", "B23", "B24-list"),
-        *("front-name", "front-bits", "front-path"),
+        *("front-name", "front-bits", "front-path", "structure-key"),
         *("B24-undefined", "undefined-secret", "B24-vault", "apps-of-a-host", "no-apps"),
         *("B9-missing", "B9-loop", "B10-entrypoint", "B10-module", "B18", "no-lock"),
         *("tls-mode", "B21", "B20"),
@@ -944,6 +989,7 @@ def test_dropped_line(fleet: Fleet) -> None:
     fleet.refuses('app_src/live/requirements.txt:2: line is "-e ."; allowed: name==version with --hash=')
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("edit", [False, True], ids=["other-hash", "other-source"])
 def test_own_wheel(fleet: Fleet, edit: bool) -> None:
     """A wheel that is not what the lock means stops a run, whatever an earlier run has kept in its cache."""
@@ -966,8 +1012,6 @@ def test_own_wheel(fleet: Fleet, edit: bool) -> None:
             f"{where} is older than its source (app.py); allowed: a wheel of the code that is there"
         )
     else:
-        (fleet.folder / ".cache/wheels").mkdir(parents=True)
-        (fleet.folder / ".cache/wheels" / name).write_bytes(content)
         with zipfile.ZipFile(fleet.folder / "app_src/shop/wheels" / name, "a") as wheel:
             wheel.writestr("new.py", "")
         fleet.refuses(f"{where} has the hash sha256:")
@@ -1000,26 +1044,39 @@ def test_gunicorn_file_of_the_app(fleet: Fleet) -> None:
     assert "app_src/shop/gunicorn.conf.py has no effect" in fleet.accepts()
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("file", "old", "new", "line"),
     [
+        (
+            APPS_FILE,
+            "port: 8081",
+            "port: 8081\n    outbound: false",
+            f"{APPS_FILE}:9: apps[1].outbound is an old name; allowed: network: full or none",
+        ),
         (APPS_FILE, "port: 8081", "prot: 8081", f"{APPS_FILE}:11: apps[1].prot is unknown"),
         (APPS_FILE, "port: 8081", "port: '{{ gone }}'", f"{APPS_FILE}:11: apps[1].port is"),
         (APPS_FILE, "port: 8081", "port: 8081\n    environment: {K: '{{ gone }}'}", f"{APPS_FILE}:12: "),
         (APPS_FILE, "name: live", "name: life", f"{APPS_FILE}:9: app_src/life is missing"),
         (
             "inventory/group_vars/all/fleet.yml",
-            'fleet_sources: ["{{ fleet_address }}"]',
+            "fleet_sources: [10.0.0.1]",
             "fleet_sources: '{{ gone }}'",
-            "inventory/group_vars/all/fleet.yml:11: fleet_sources is",
+            "inventory/group_vars/all/fleet.yml:1: fleet_sources is",
         ),
     ],
-    ids=["mistyped-key", "undefined", "undefined-in-environment", "no-folder", "undefined-option"],
+    ids=[
+        "renamed-key",
+        "mistyped-key",
+        "undefined",
+        "undefined-in-environment",
+        "no-folder",
+        "undefined-option",
+    ],
 )
 def test_consequences_are_not_said(fleet: Fleet, file: str, old: str, new: str, line: str) -> None:
     """A file that the user never touched is not criticised for what is wrong elsewhere."""
-    for name in ("fleet.yml", "roles.yml"):
-        shutil.copy(ROOT / "inventory/group_vars/all" / name, fleet.folder / "inventory/group_vars/all")
+    fleet.write("inventory/group_vars/all/fleet.yml", "fleet_sources: [10.0.0.1]\n")
     fleet.accepts()
     fleet.edit(file, old, new)
     fleet.refuses(line)
@@ -1028,9 +1085,9 @@ def test_consequences_are_not_said(fleet: Fleet, file: str, old: str, new: str, 
 
 def test_variables_that_name_each_other(fleet: Fleet) -> None:
     """A circle is said, for nothing else is its cause."""
-    circle = "nginx_port: '{{ nginx_status_port }}'\nnginx_status_port: '{{ nginx_port }}'\n"
+    circle = "nginx_port: '{{ nginx_adopt }}'\nnginx_adopt: '{{ nginx_port }}'\n"
     fleet.write("inventory/group_vars/all/x.yml", circle)
-    fleet.refuses('inventory/group_vars/all/x.yml:1: nginx_port is "{{ nginx_status_port }}"')
+    fleet.refuses('inventory/group_vars/all/x.yml:1: nginx_port is "{{ nginx_adopt }}"')
 
 
 def test_facts_are_no_option(fleet: Fleet) -> None:
@@ -1077,6 +1134,7 @@ def test_broken_inventory(fleet: Fleet) -> None:
     assert "1 problem; no host" in fleet.run().output
 
 
+@pytest.mark.full
 def test_one_backend(fleet: Fleet) -> None:
     """B33: one backend is a warning."""
     fleet.edit("inventory/hosts.yml", "        b2:", "    spare:\n      hosts:\n        b2:")
@@ -1084,13 +1142,11 @@ def test_one_backend(fleet: Fleet) -> None:
 
 
 def test_two_hundred_backends(fleet: Fleet) -> None:
-    """B33: many backends are no matter of time, and one wrong one of them is found."""
+    """B33: one wrong backend of many is found."""
     hosts = {f"b{n}": {"fleet_address": f"192.0.2.{n}"} for n in range(1, 201)}
     groups = {"backends": {"hosts": hosts}, "balancers": {"hosts": {"lb": {}}}}
     fleet.write("inventory/hosts.yml", json.dumps(groups))
-    start = time.monotonic()
     fleet.accepts()
-    assert time.monotonic() - start < 5
     hosts["b200"]["fleet_address"] = "192.0.2.300"
     fleet.write("inventory/hosts.yml", json.dumps(groups))
     fleet.refuses('inventory/hosts.yml: fleet_address of b200 is "192.0.2.300"; allowed: an IPv4')
@@ -1107,3 +1163,16 @@ def test_all_problems_at_once(fleet: Fleet) -> None:
     assert "4 problems; no host was contacted or changed:" in fatal
     lines = re.findall(rf"^\s*{APPS_FILE}:(\d+): ", fatal, re.MULTILINE)
     assert lines == ["4", "5", "11", "14"]
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_names(old: str, new: str) -> None:
+    """An inventory with an old name is refused, and the new one is a setting."""
+    (found,) = check_option(old, "x", {new: {"type": "str"}})
+    assert found.text == f"{old} is an old name; allowed: {new}, its new name"
+    settings: dict[str, Any] = dict.fromkeys(FLEET_VARIABLES)
+    for path in ROOT.glob("roles/*/defaults/main.yml"):
+        settings |= yaml.safe_load(path.read_text())
+    assert old not in settings
+    name, _, key = new.partition(".")
+    assert key in settings[name] if key else name in settings

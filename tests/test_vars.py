@@ -24,7 +24,6 @@ class Checkout:
         """Copy it to a folder."""
         self.folder = folder
         shutil.copytree(FLEET, folder)
-        shutil.copytree(ROOT / "plugins", folder / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "ansible.cfg", folder)
 
     def write(self, path: str, text: str) -> None:
@@ -139,7 +138,7 @@ def test_broken_vault(checkout: Checkout) -> None:
 HOSTS = """
 staging:
   children:
-    backends: {hosts: {s1: {fleet_batch: 7}}}
+    backends: {hosts: {s1: {deploy_serial: 7}}}
     balancers: {hosts: {s2: }}
   vars: {in_hosts_file: own, only_here: own}
 """
@@ -159,7 +158,7 @@ def test_folder_of_an_environment(checkout: Checkout, outside: bool) -> None:
     checkout.write(f"{folder}/host_vars/s1.yml", "in_own_host: own\n")
     found = checkout.host("s1", f"{folder}/hosts.yml")
     assert [app["name"] for app in found["apps"]] == ["shop", "live"]
-    assert found["fleet_batch"] == 7
+    assert found["deploy_serial"] == 7
     assert {name: value for name, value in found.items() if value in ("own", "shared")} == {
         **dict.fromkeys(["in_hosts_file", "in_own_all", "in_own_group", "in_own_host", "only_here"], "own"),
         **dict.fromkeys(["only_shared", "of_shared_group"], "shared"),
@@ -170,7 +169,7 @@ def test_playbook_of_an_environment(checkout: Checkout) -> None:
     """In a play it is the same, and the folder of the playbook gets no second share, which would win."""
     checkout.write("inventory/staging/hosts.yml", HOSTS)
     checkout.write("inventory/staging/group_vars/all/apps.yml", "apps: [{name: mine}]\n")
-    task = "{ansible.builtin.debug: {msg: 'has {{ apps[0].name }}, {{ fleet_batch }}'}}"
+    task = "{ansible.builtin.debug: {msg: 'has {{ apps[0].name }}, {{ deploy_serial }}'}}"
     checkout.write("playbooks/show.yml", f"- hosts: balancers\n  gather_facts: false\n  tasks: [{task}]\n")
     done = checkout.call("ansible-playbook", "--inventory=inventory/staging/hosts.yml", "playbooks/show.yml")
     assert "\nhas mine, 1\n" in done.stdout, done.stdout + done.stderr
@@ -179,13 +178,13 @@ def test_playbook_of_an_environment(checkout: Checkout) -> None:
 def test_two_inventories(checkout: Checkout) -> None:
     """The shared variables come before all inventories, not before each: the later one wins."""
     checkout.write("inventory/one/hosts.yml", HOSTS)
-    checkout.write("inventory/one/group_vars/all.yml", "fleet_batch: 2\n")
+    checkout.write("inventory/one/group_vars/all.yml", "deploy_serial: 2\n")
     checkout.write("inventory/two/hosts.yml", "backends: {hosts: {s3: }}\n")
-    assert checkout.host("s3", "inventory/one/hosts.yml", "inventory/two/hosts.yml")["fleet_batch"] == 2
+    assert checkout.host("s3", "inventory/one/hosts.yml", "inventory/two/hosts.yml")["deploy_serial"] == 2
 
 
 def test_copied_or_linked_variables(checkout: Checkout) -> None:
-    """An inventory that has linked the shared variables is as one beside them."""
+    """An inventory that has linked the shared variables is as one next to them."""
     checkout.write("linked/hosts.yml", HOSTS)
     (checkout.folder / "linked" / "group_vars").symlink_to("../inventory/group_vars")
     checkout.write("inventory/hosts.yml", HOSTS)

@@ -1,4 +1,4 @@
-"""The README is true: its commands are run as they stand, in a copy of the checkout, in their order.
+"""The README and the pages are true: their commands are run, in a copy of the checkout, in their order.
 
 The copy's demo has names, addresses and a port of its own, so that it meets no other demo.
 """
@@ -22,6 +22,7 @@ with socket.socket() as probe, socket.socket() as other:
     probe.bind(("127.0.0.1", 0))
     other.bind(("127.0.0.1", 0))
     PORT, TLS_PORT = (str(one.getsockname()[1]) for one in (probe, other))
+PAGES = ("README.md", "docs/deploy.md", "docs/operate.md", "docs/tls.md")
 NETWORK = f"10.77.{100 + zlib.crc32(bytes(ROOT)) % 150}."
 OURS = {
     "inventory/demo.yml": {
@@ -32,7 +33,6 @@ OURS = {
     },
     "Makefile": {"start demo": "start readme", "down demo": "down readme", "8088": PORT},
     "tools/show_demo.py": {"8088": PORT},
-    "README.md": {"10.77.0.": NETWORK, "8088": PORT, "8443": TLS_PORT},
 }
 # Nobody has these machines: the fleet is only listed.
 NOT_OURS = re.compile(r"^(ansible-playbook -i inventory/(?:production|single)\.yml site\.yml)$", re.MULTILINE)
@@ -50,17 +50,21 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         check=True,
     ).stdout.splitlines()
     for name in files:
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_symlink() or (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
+            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
     (copy / ".venv").symlink_to(ROOT / ".venv")
     # What the test bed calls the nodes of this copy.
     nodes = f"paddock-readme-{hashlib.sha256(str(copy.resolve()).encode()).hexdigest()[:4]}-"
     for name, changes in OURS.items():
         text = (copy / name).read_text()
-        more = {"paddock-demo-": nodes} if name == "README.md" else {}
-        for old, new in (changes | more).items():
+        for old, new in changes.items():
             assert old in text
+            text = text.replace(old, new)
+        (copy / name).write_text(text)
+    for name in PAGES:
+        text = (copy / name).read_text()
+        for old, new in {"10.77.0.": NETWORK, "8088": PORT, "8443": TLS_PORT, "paddock-demo-": nodes}.items():
             text = text.replace(old, new)
         (copy / name).write_text(text)
     yield copy
@@ -83,7 +87,7 @@ def test_every_command(checkout: Path) -> None:
     environment["UV_SYSTEM_CERTS"] = "true"  # a company's proxy may sign for the package index
     outputs: list[str] = []
     activate = ""
-    for block in blocks(checkout / "README.md"):
+    for block in (block for page in PAGES for block in blocks(checkout / page)):
         script = NOT_OURS.sub(r"\1 --list-hosts", block)
         if "activate" in block:
             activate = block
@@ -104,11 +108,12 @@ def test_every_command(checkout: Path) -> None:
     assert "open\n" in everything
     assert re.search(r"app3 .* failed=0", everything)
     assert re.search(r"^PASS: 0 of [\d,]+ requests failed", everything, re.MULTILINE)
-    rolled_back = re.search(r"requestme on app3: (\w+) -> (\w+)", everything)
+    rolled_back = re.search(r"requestme on app1: (\w+) -> (\w+)", everything)
     assert rolled_back
-    assert re.search(rf"app3 +requestme +{rolled_back[1]} +{rolled_back[2]} +serves", everything)
+    assert re.search(rf"app1 +requestme +{rolled_back[1]} +{rolled_back[2]} +", everything)
+    assert re.search(r"app2 .* drained +new disk, ", everything)
     assert (checkout / "build/probe.svg").exists()
-    # Of make security; nobody knows the authority that was made for this test.
+    # Of make security; no client knows the authority that was made for this test.
     assert re.search(r"TLS.* compliant, by an authority that is not known here", everything)
     hosts = {
         subprocess.run(
