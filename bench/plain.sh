@@ -12,13 +12,14 @@ backend() {
   {
     cat "$files/$1.tar"
   } | ssh -F "$ssh_config" "$1" tar -x -C /
-  tar -c -C "$here" --exclude=__pycache__ --exclude=tests app_src roles/python/files/uv.txt |
+  tar -c -C "$here" --exclude=__pycache__ --exclude=tests app_src requirements.txt |
     ssh -F "$ssh_config" "$1" 'mkdir -p /tmp/src && tar -x -C /tmp/src'
   ssh -F "$ssh_config" "$1" sh -eux <<'EOF'
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q && apt-get install -qy --no-install-recommends python3 python3-venv
 python3 -m venv /opt/paddock/uv
-/opt/paddock/uv/bin/pip install -q --require-hashes --only-binary=:all: -r /tmp/src/roles/python/files/uv.txt
+sed -n '/^uv==/,/[^\\]$/p' /tmp/src/requirements.txt >/tmp/src/uv.txt
+/opt/paddock/uv/bin/pip install -q --require-hashes --only-binary=:all: -r /tmp/src/uv.txt
 systemctl daemon-reload
 for app in requestme welcome; do
   id "$app" 2>/dev/null || useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin "$app"

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 URL = "http://127.0.0.1:8088"
-# With TLS the demo's own authority signs, which nobody trusts yet.
+# With TLS the demo's own authority signs, which no client trusts yet.
 TLS = ssl._create_unverified_context()
 QUESTIONS = ("/", "/", "/requestme", "/requestme", "/welcome/", "/welcome/")
 

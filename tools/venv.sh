@@ -14,5 +14,14 @@ fi
 echo "making .venv (Ansible, Molecule, linters)"
 rm -rf .venv
 "$python" -m venv .venv
-.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+  --only-binary=:all: --no-binary=sslyze -r requirements.txt
+# The checkout is the collection paddock.fleet: as an editable install would have it.
+site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+mkdir -p "$site/ansible_collections/paddock"
+ln -sfn "$PWD" "$site/ansible_collections/paddock/fleet"
+# So is the probe. pip would fetch a build backend for it; what it needs is in the lock.
+echo "$PWD/probe/src" >"$site/paddock_probe.pth"
+printf '#!/bin/sh\nexec "$(dirname "$0")/python" -m paddock_probe "$@"\n' >.venv/bin/paddock-probe
+chmod +x .venv/bin/paddock-probe
 touch .venv/done

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Write docs/settings.md: every setting, from the schema of apps.yml and the roles' own specs."""
+"""Write docs/settings.md and the tables in the roles' READMEs, from the schema of the apps and the specs."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/settings.md"
-ROLES = ("python", "app", "gunicorn", "tls", "nginx", "keepalived", "firewall")
+ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 
 
 def cell(value: Any) -> str:
@@ -41,42 +43,45 @@ def of_schema(definition: dict[str, Any]) -> str:
     )
 
 
-def of_role(role: str) -> str:
-    """The variables of a role."""
-    spec = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())["argument_specs"][
-        "main"
-    ]
-    rows = [
-        (f"`{name}`", option["description"], option["type"], cell(option["default"]))
-        for name, option in spec["options"].items()
-    ]
-    return (
-        f"### {role}: {spec['short_description']}\n\n{table(rows, 'variable', 'meaning', 'type', 'default')}"
-    )
+def rows(options: dict[str, Any], structure: str = "") -> Iterator[tuple[str, ...]]:
+    """The variables of a specification, each structure followed by its keys."""
+    for name, option in options.items():
+        keys = option.get("options", {})
+        default = (
+            cell(option["default"]) if "default" in option else "that of each key" if keys else "see there"
+        )
+        yield f"`{structure}{name}`", option["description"], option["type"], default
+        yield from rows(keys, f"{structure}{name}.")
 
 
-def of_fleet() -> str:
-    """The variables of the whole fleet, with the comments above them."""
-    rows, comment = [], []
-    for line in (ROOT / "inventory/group_vars/all/fleet.yml").read_text().splitlines():
-        if line.startswith("# "):
-            comment.append(line[2:])
-        elif line[:1].isalpha() or line.startswith("__"):
-            name, _, value = line.partition(": ")
-            if not line.startswith("__"):
-                rows.append((f"`{name}`", " ".join(comment), "computed" if value == ">-" else f"`{value}`"))
-            comment = []
-    return table(rows, "variable", "meaning", "default")
+def of_options(options: dict[str, Any]) -> str:
+    """The table of the variables of a specification."""
+    return table([*rows(options)], "variable", "meaning", "type", "default")
+
+
+def of_role(role: Path) -> tuple[str, str]:
+    """What a role does, and the table of its variables."""
+    spec = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
+    return spec["short_description"], of_options(spec["options"])
+
+
+def readme(role: Path) -> str:
+    """The README of a role with a current table."""
+    text = (role / "README.md").read_text()
+    head, _, rest = text.partition("## Variables\n")
+    after = re.sub(r"^\n(\|[^\n]*\n)+", "", rest)
+    return f"{head}## Variables\n\n{of_role(role)[1]}{after}"
 
 
 def page() -> str:
     """The whole page."""
-    schema = json.loads((ROOT / "inventory/apps.schema.json").read_text())["$defs"]
-    roles = "\n".join(of_role(role) for role in ROLES)
+    schema = json.loads((ROOT / "plugins/plugin_utils/fleet_rules/apps.schema.json").read_text())["$defs"]
+    roles = "\n".join("### {}: {}\n\n{}".format(role.name, *of_role(role)) for role in ROLES)
+    fleet = yaml.safe_load((ROOT / "meta/fleet_variables.yml").read_text())["options"]
     return f"""# Settings
 
-Written by `make docs`. What is wrong with a setting is said before any host is contacted: file,
-line, key, value and what is allowed.
+Written by `make docs`. Invalid settings are reported before any host is contacted: file, line, key,
+value and what is allowed.
 
 ## An app: an entry of `inventory/group_vars/all/apps.yml`
 
@@ -84,16 +89,16 @@ line, key, value and what is allowed.
 ### A route of an app
 
 {of_schema(schema["route"])}
-From `timeout` follow the other time limits of a request's path: Gunicorn ends it after that many
-seconds and grants 5 more on a stop, systemd 15 more, Nginx waits 5 more for the answer.
+The other time limits of a request follow from `timeout`: Gunicorn ends the request after that many
+seconds and grants 5 more on a stop, systemd 15 more, and Nginx waits 5 more for the answer.
 
-## The fleet: `inventory/group_vars/all/fleet.yml`, or a host in the inventory
+## The fleet: in `inventory/group_vars/`, or for a host in the inventory
 
-{of_fleet()}
+{of_options(fleet)}
 ## The roles
 
-Set them in `inventory/group_vars/backends.yml` or `inventory/group_vars/balancers.yml`. What the roles
-are told of the apps and of each other is in `inventory/group_vars/all/roles.yml`.
+Set them in `inventory/group_vars/backends.yml` or `inventory/group_vars/balancers.yml`. Inputs that the
+playbooks compute from the apps and the inventory are in `playbooks/group_vars/all/roles.yml`.
 
 {roles}"""
 
@@ -101,3 +106,5 @@ are told of the apps and of each other is in `inventory/group_vars/all/roles.yml
 if __name__ == "__main__":
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page())
+    for role in ROLES:
+        (role / "README.md").write_text(readme(role))
