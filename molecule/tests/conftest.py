@@ -3,20 +3,54 @@
 A test with the marker `full` runs only with PADDOCK_FULL=1; so does a parameter with that mark. A test file
 that has the same tests for several nodes runs on one of them. The files of a scenario take the nodes in
 turns, so each Debian is seen.
+
+A test that fails shows the state of each node: a stopped node and a failed unit look the same to a client.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import yaml
 
 FULL = os.environ.get("PADDOCK_FULL") == "1"
-NODES = [
-    node["instance"] for node in yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
-]
+NODES = {
+    node["instance"]: node["container"]
+    for node in yaml.safe_load(Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text())
+}
+STATE = (
+    "systemctl --failed --plain --no-legend; ss --listening --tcp --numeric --no-header | cut -c-60;"
+    " journalctl --priority warning --lines 5 --no-pager --output short-iso"
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the state of the nodes where a test fails."""
+    report = yield
+    if report.failed:
+        report.sections.append(("state of the nodes", "\n".join(map(_state, NODES))))
+    return report
+
+
+def _state(node: str) -> str:
+    """Tell whether a node runs, which units failed, its open ports and its last warnings."""
+    shown = "{{.State.Status}}, exit {{.State.ExitCode}}, since {{.State.StartedAt}}"
+    commands = (
+        ["podman", "container", "inspect", "--format", shown, NODES[node]],
+        ["podman", "exec", NODES[node], "sh", "-c", STATE],
+    )
+    said = [
+        subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=30
+        ).stdout
+        for command in commands
+    ]
+    return f"{node}: {''.join(said)}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

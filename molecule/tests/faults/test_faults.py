@@ -58,9 +58,12 @@ def wait_until_whole(fleet: Any) -> None:
     """Wait until every backend serves again, so that no row judges what another left."""
     # Who comes back often is let in ever later. Of that no row but one that asks for it should know.
     fleet.sh("lb1", "systemctl try-restart nginx-health", check=False)
-    deadline, seen = time.monotonic() + PATIENCE, set()
+    deadline, seen, text = time.monotonic() + PATIENCE, set(), ""
     while seen != set(BACKENDS):
-        assert time.monotonic() < deadline, f"only {seen} serve"
-        status, text = fleet.get()
+        assert time.monotonic() < deadline, f"only {sorted(seen)} serve; the last answer: {text[:200]}"
+        try:
+            status, text = fleet.get()
+        except OSError as problem:
+            status, text = 0, str(problem)
         seen |= {name for name in BACKENDS if status == 200 and f'"{name}"' in text}
         time.sleep(0.05)
