@@ -32,7 +32,7 @@ def test_numbers_of_the_limits() -> None:
         for name, keys in defaults.items():
             known |= {f"{name}.{key}": value for key, value in keys.items()} if isinstance(keys, dict) else {}
     page = (ROOT / "docs/limits.md").read_text()
-    rows = re.findall(r"^\| .* \| `(\S+)` \| `(\w+)`", page, re.MULTILINE)
+    rows = re.findall(r"^\| .* \| `(\S+)` \| `([\w.]+)`", page, re.MULTILINE)
     assert len(rows) > 5
     assert {name: value for value, name in rows} == {name: str(known[name]) for _, name in rows}
 

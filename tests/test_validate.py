@@ -343,7 +343,7 @@ def test_one_bad_key_hides_nothing() -> None:
 def host(name: str, address: object = None, **values: object) -> Host:
     """Return a host with one app on 8080."""
     apps = complete_apps([app()])
-    defaults = {"nginx_port": 80, "gunicorn_keepalive": 75}
+    defaults = {"nginx_port": 80, "gunicorn_limits": {"keepalive": 75}}
     return Host(name, {**defaults, "fleet_address": address or name, **values}, apps)
 
 
@@ -574,7 +574,7 @@ def test_ladder() -> None:
     for value in (75, "75s", 76):
         [text] = check_fleet([host("b1")], [host("lb", nginx_limits={"upstream_keepalive": value})])
         assert text == (
-            f"nginx_limits.upstream_keepalive is {show(value)}; allowed: less than gunicorn_keepalive,"
+            f"nginx_limits.upstream_keepalive is {show(value)}; allowed: less than gunicorn_limits.keepalive,"
             " which is 75 (Nginx must close idle connections first)"
         )
     good = host("lb", nginx_limits={"upstream_keepalive": 74})
@@ -856,7 +856,7 @@ GROUP = "a group with at least one host; the inventory has"
                 "inventory/group_vars/balancers.yml", "---\nnginx_limits:\n  upstream_keepalive: 90\n"
             ),
             "inventory/group_vars/balancers.yml:3: nginx_limits.upstream_keepalive is 90; allowed: less"
-            " than gunicorn_keepalive, which is 75 (Nginx must close idle connections first)",
+            " than gunicorn_limits.keepalive, which is 75 (Nginx must close idle connections first)",
         ),
         (
             lambda fleet: fleet.write("inventory/group_vars/all/x.yml", "nginx_prot: 81\n"),

@@ -89,7 +89,7 @@ def broken(fleet: Any, nodes: list[Any], load: Any) -> dict[str, Any]:
         with (fleet.source / name / "app.py").open("a") as code:
             code.write(case.code)
         fleet.app(name).update(case.settings)
-    fleet.settings["gunicorn_boot_timeout"] = 4
+    fleet.settings["gunicorn_readiness"] = {"boot_timeout": 4, "watch_seconds": 0}
     try:
         with load(lambda: node.http(8080)) as flask, load(lambda: node.http(8081)) as tornado:
             run = fleet.run("--skip-tags", "python", "--limit", NODE, rc=2)

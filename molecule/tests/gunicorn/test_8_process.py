@@ -79,7 +79,7 @@ def test_a_long_wait_shows_what_it_waits_for(echo: Any, nodes: list[Any]) -> Non
     """An app that becomes ready late; the values of its environment are not shown."""
     token = secrets.token_urlsafe(24)
     set_up(echo, {"READY_SECONDS": "13", "TOKEN": token}, health_path="/slow-start")
-    echo.settings["gunicorn_boot_timeout"] = 40
+    echo.settings["gunicorn_readiness"] = {"boot_timeout": 40, "watch_seconds": 0}
     output = echo.configure("--limit", nodes[0].name).output
     shown = re.findall(
         rf"^{nodes[0].name}: echo is not ready after \d+ of 40 s \(\w+\): GET \S+/slow-start: status 500.*$",
@@ -198,7 +198,7 @@ def test_static_files_have_the_time_of_their_release(echo: Any, nodes: list[Any]
     times, first = [], secrets.token_hex()
     for run in ("20260101T000000Z-a", "20260201T000000Z-b"):
         static.write_text(f"{first} {run}" if times else first)
-        echo.settings["gunicorn_run"] = run
+        echo.settings["gunicorn_run"] = {"id": run}
         echo.run("--skip-tags", "python")
         (time,) = {page(node)[1] for node in nodes}
         times.append(time)
@@ -213,6 +213,6 @@ def test_static_files_have_the_time_of_their_release(echo: Any, nodes: list[Any]
     # The release that serves keeps its times.
     static.write_text(first)
     set_up(echo, {"A": "b"})
-    echo.settings["gunicorn_run"] = "20260301T000000Z-c"
+    echo.settings["gunicorn_run"] = {"id": "20260301T000000Z-c"}
     echo.run("--skip-tags", "python")
     assert [page(node)[1] for node in nodes] == [returned] * 2

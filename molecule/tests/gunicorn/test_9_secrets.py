@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,12 +109,12 @@ def test_a_host_that_cannot_return_shows_no_secret(
         # Another release, with another secret, takes its place.
         source.write_text(f"{code}\n# {secrets.token_hex()}\n")
         fleet.app("echo")["environment"] = {}
-        fleet.settings["gunicorn_run"] = f"20260101T000000Z-{secrets.token_hex(4)}"
+        fleet.settings["gunicorn_run"] = {"id": f"20260101T000000Z-{secrets.token_hex(4)}"}
         fleet.run(*here)
         release = node.release("echo")
         node.sh("touch /var/lib/paddock/echo/broken")
         (tmp_path / "return.yml").write_text(RETURN)
-        options = ("-e", f"gunicorn_run={fleet.settings['gunicorn_run']}", "--limit", node.name)
+        options = ("-e", json.dumps({"gunicorn_run": fleet.settings["gunicorn_run"]}), "--limit", node.name)
         done = play(str(tmp_path / "return.yml"), *fleet.options(), *options, "-vvv")
     finally:
         source.write_text(code)

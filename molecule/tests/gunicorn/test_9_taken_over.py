@@ -129,7 +129,7 @@ def test_what_serves_is_not_what_the_app_says(echo: Any, nodes: list[Any], tmp_p
     assert echo.configure().changed == 0
     # A run that takes its place and fails afterwards gives back what was there.
     describe(echo)
-    echo.settings["gunicorn_run"] = f"20260101T000000Z-{secrets.token_hex(4)}"
+    echo.settings["gunicorn_run"] = {"id": f"20260101T000000Z-{secrets.token_hex(4)}"}
     echo.run("--skip-tags", "python")
     assert {node.release("echo") for node in nodes} & {evil, good} == set()
     (tmp_path / "return.yml").write_text(RETURN)

@@ -16,7 +16,7 @@ from .conftest import BACKENDS, BALANCERS, VIRTUAL
 
 def something_new() -> str:
     """A setting by which every app changes."""
-    return json.dumps({"gunicorn_max_requests": 10_000 + int(time.time()) % 10_000})
+    return json.dumps({"gunicorn_limits": {"max_requests": 10_000 + int(time.time()) % 10_000}})
 
 
 def test_the_standby_comes_first(fleet: Any) -> None:

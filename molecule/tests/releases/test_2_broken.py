@@ -55,10 +55,13 @@ KINDS = {
             "def readyz() -> dict[str, str]:",
             "def readyz() -> dict[str, str]:\n    __import__('time').sleep(60)",
         ),
-        settings={"gunicorn_boot_timeout": 20},
+        settings={"gunicorn_readiness": {"boot_timeout": 20, "watch_seconds": 0}},
     ),
     "exits after 5 s": Kind(
-        "was ready, and then failed", edit=late, settings={"gunicorn_watch_seconds": 6}, always=True
+        "was ready, and then failed",
+        edit=late,
+        settings={"gunicorn_readiness": {"watch_seconds": 6}},
+        always=True,
     ),
     "wrong framework": Kind("tornado is missing", app={"framework": "tornado"}),
 }

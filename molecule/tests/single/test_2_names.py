@@ -47,7 +47,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     groups = {group: {"hosts": {"vps2": host}} for group in ("balancers", "backends")}
     (folder / "hosts.yml").write_text(yaml.safe_dump(groups))
     (folder / "group_vars").mkdir()
-    (folder / "group_vars/all.yml").write_text("gunicorn_watch_seconds: 0\n")
+    (folder / "group_vars/all.yml").write_text("gunicorn_readiness: {watch_seconds: 0}\n")
     return folder / "hosts.yml"
 
 

@@ -74,15 +74,15 @@ def _seconds(value: object) -> float | None:
 
 def _check_ladder(backends: list[Host], balancers: list[Host]) -> Iterator[Problem]:
     """Check that Nginx closes idle connections first; all other limits follow from an app's timeout."""
-    name, other = "upstream_keepalive", "gunicorn_keepalive"
+    name = "upstream_keepalive"
     for balancer, backend in product(balancers, backends):
         value = balancer.key("nginx_limits", name)
-        lower, upper = _seconds(value), _seconds(backend.values.get(other))
+        lower, upper = _seconds(value), _seconds(backend.key("gunicorn_limits", "keepalive"))
         if lower is not None and upper is not None and lower >= upper:
-            limit = show(backend.values[other])
+            allowed = f"less than gunicorn_limits.keepalive, which is {upper:g}"
             yield problem(
                 ("nginx_limits", name),
                 f"is {show(value)}",
-                f"less than {other}, which is {limit} (Nginx must close idle connections first)",
+                f"{allowed} (Nginx must close idle connections first)",
                 host=balancer.name,
             )

@@ -13,7 +13,7 @@ from .roles import PREFIXES
 
 # Role defaults that the rules compare. Other defaults may need facts, which are not known yet.
 COMPARED = (
-    "gunicorn_keepalive",
+    "gunicorn_limits",
     "nginx_limits",
     "nginx_port",
     "nginx_tls",
