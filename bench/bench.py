@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measure what the README promises, on fleets of its own: 1 balancer, 2 to 10 backends.
 
-Prints a table and writes it to docs/benchmarks.md and build/bench.json, with a plot of releases in
-docs/releases.svg. Times are whole-command wall-clock seconds; what is compared is measured in the same
-run, in turns.
+`bench.py [STAGE...]` prints a table, and writes it to build/bench.json. With all stages it also writes
+docs/benchmarks.md, with a plot of releases in docs/releases.svg. Times are whole-command wall-clock seconds;
+what is compared is measured in the same run, in turns. A stage that breaks is a missed row, and the figures
+of the other stages are kept. Exit status 0 only if each stage could be measured.
 """
 
 from __future__ import annotations
@@ -181,7 +182,8 @@ class Fleet:
     def archive(self, host: str) -> None:
         """Keep what the roles have written on a host, for the plain script to write too."""
         ours = "etc/paddock etc/systemd/system/{requestme,welcome}*"
-        paths = "etc/nginx/nginx.conf" if host == "lb1" else ours
+        nginx = "etc/nginx/nginx.conf etc/systemd/system/nginx.service.d"
+        paths = nginx if host == "lb1" else ours
         with (WORK / f"{host}.tar").open("wb") as out:
             command = f"cd / && bash -c 'tar -c {paths}'"
             subprocess.run(["ssh", "-F", str(self.ssh_config), host, command], stdout=out, check=True)
@@ -323,7 +325,7 @@ def edited_source(text: str, ledger: bool = False) -> Path:
     return target
 
 
-def releases() -> tuple[list[Release], list[Row]]:
+def releases() -> list[Row]:
     """Release and roll back on fleets of some sizes, under the probe, and without load."""
     names = {"lb1": "balancers"} | {f"app{number}": "backends" for number in range(1, max(SIZES) + 1)}
     fleet = Fleet(names)
@@ -350,7 +352,9 @@ def releases() -> tuple[list[Release], list[Row]]:
                 sum(one["sent"] for one in classes),
             )
         )
-    return found, [*quiet, *idle_runs()]
+    if len(SIZES) > 2:
+        draw(found, ROOT / "docs/releases.svg")
+    return [*quiet, *map(release_row, found)]
 
 
 def without_load(fleet: Fleet) -> list[Row]:
@@ -446,12 +450,8 @@ def machine() -> str:
     )
 
 
-def measure() -> list[Row]:
-    """Run everything; returns the figures."""
-    found, quiet = releases()
-    (ROOT / "docs").mkdir(exist_ok=True)
-    if len(SIZES) > 2:
-        draw(found, ROOT / "docs/releases.svg")
+def first_deploys() -> list[Row]:
+    """Bare nodes to serving, ours and by a plain script; between the two, requests to our fleet."""
     say("ours: bare nodes to serving")
     fleet = Fleet()
     ours, _ = timed(fleet.site)
@@ -461,18 +461,7 @@ def measure() -> list[Row]:
         fleet.archive(host)
     kept = {host: (WORK / f"{host}.tar").read_bytes() for host in HOSTS}
     addresses = {node["fleet_address"]: name for name, node in fleet.nodes.items()}
-
-    say(f"requests through the balancer, ours and the article's in turns, {LOAD_SECONDS} s each")
-    start_article(fleet)
-    units = {"lb1": "nginx.service", "app1": "requestme-", "app2": "requestme-"}
-    article_units = dict.fromkeys(units, "article.service")
-    loads = [
-        (load(fleet, 80, "/requestme", units), load(fleet, 81, "/requestme", article_units))
-        for _ in range(ROUNDS)
-    ]
-    memory = peak_memory(fleet, "app1")
-    say("a pool of 200 backends")
-    large = large_pool(fleet)
+    served = requests(fleet)
 
     say("the plain script: bare nodes to serving")
     fleet = Fleet()
@@ -484,10 +473,25 @@ def measure() -> list[Row]:
         raise SystemExit("the plain script's fleet does not serve")
     both = f"{ours:.1f} s / {plain:.1f} s"
     return [
-        *quiet,
         at_most("bare nodes to serving, against a plain shell script", ours / plain, 1.5, "x", both),
-        *map(release_row, found),
-        *sizes(),
+        *served,
+    ]
+
+
+def requests(fleet: Fleet) -> list[Row]:
+    """What requests cost on a fleet that serves, against the article's set-up, and a large pool."""
+    say(f"requests through the balancer, ours and the article's in turns, {LOAD_SECONDS} s each")
+    start_article(fleet)
+    units = {"lb1": "nginx.service", "app1": "requestme-", "app2": "requestme-"}
+    article_units = dict.fromkeys(units, "article.service")
+    loads = [
+        (load(fleet, 80, "/requestme", units), load(fleet, 81, "/requestme", article_units))
+        for _ in range(ROUNDS)
+    ]
+    memory = peak_memory(fleet, "app1")
+    say("a pool of 200 backends")
+    large = large_pool(fleet)
+    return [
         at_most("200 backends of 5 apps: rendered, checked, run by Nginx", large, 5, " s"),
         Row("requests/s, against the article's set-up", ratio([(a[0], b[0]) for a, b in loads], "{:.0f}")),
         Row(
@@ -515,29 +519,50 @@ def ratio(pairs: list[tuple[float, float]], form: str) -> str:
     return f"{median(a / b for a, b in pairs):.2f}x ({ours} / {theirs})"
 
 
-def main() -> int:
+STAGES = {
+    "idle": idle_runs,
+    "releases": releases,
+    "first-deploys": first_deploys,
+    "sizes": sizes,
+}
+
+
+def measured(stage: str) -> tuple[list[Row], bool]:
+    """The rows of a stage, and whether it went through."""
+    try:
+        return STAGES[stage](), True
+    except (SystemExit, OSError, ValueError) as problem:
+        say(f"{stage}: {problem}")
+        return [Row(f"stage {stage}", "could not be measured", "a figure", False)], False
+
+
+def main(names: list[str]) -> int:
     """Measure, print and write; returns the exit status."""
+    if unknown := [name for name in names if name not in STAGES]:
+        print(f"unknown stage {unknown[0]}; allowed: {', '.join(STAGES)}", file=sys.stderr)
+        return 2
     if not shutil.which("wrk"):
         sudo = [] if os.geteuid() == 0 else ["sudo"]
         sh(*sudo, "apt-get", "install", "-qy", "wrk")
     try:
-        rows = measure()
+        found = [measured(stage) for stage in names or STAGES]
     finally:
         subprocess.run([NODES, "down", "bench"], check=False)
+    rows = [row for stage, _ in found for row in stage]
     table = "| figure | measured | promised | met |\n| --- | --- | --- | --- |\n"
     words = {True: "yes", False: "**missed**", None: "-"}
     table += "".join(
         f"| {row.figure} | {row.measured} | {row.promised} | {words[row.met]} |\n" for row in rows
     )
+    (ROOT / "build/bench.json").write_text(json.dumps([row._asdict() for row in rows], indent=1))
     intro = f"Written by `make bench`: medians of {ROUNDS}, taken in one run.\n\nMachine: {machine()}."
     plot = "![Seconds of a release and of a rollback, by the number of backends](releases.svg)"
     page = f"# Benchmarks\n\n{intro}\n\n{table}" + (f"\n{plot}\n" if len(SIZES) > 2 else "")
-    (ROOT / "docs").mkdir(exist_ok=True)
-    (ROOT / "docs/benchmarks.md").write_text(page)
-    (ROOT / "build/bench.json").write_text(json.dumps([row._asdict() for row in rows], indent=1))
+    if not names:
+        (ROOT / "docs/benchmarks.md").write_text(page)
     print(page)
-    return 0
+    return int(not all(ok for _, ok in found))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -40,7 +40,7 @@ balance() {
   ssh -F "$ssh_config" "$1" 'export DEBIAN_FRONTEND=noninteractive
     apt-get update -q && apt-get install -qy --no-install-recommends nginx logrotate'
   ssh -F "$ssh_config" "$1" tar -x -C / <"$files/$1.tar"
-  ssh -F "$ssh_config" "$1" 'nginx -t && systemctl reload nginx'
+  ssh -F "$ssh_config" "$1" 'systemctl daemon-reload && systemctl restart nginx'
 }
 
 pids=
