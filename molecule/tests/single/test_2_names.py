@@ -1,4 +1,4 @@
-"""A VPS with a name instead of an address, in an inventory of its own folder."""
+"""A VPS as cloud images are: a user with sudo, not root; by its name, in an inventory of its own folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from testbed import NODES, Run
 
 from .conftest import NAME, Vps, run
 
+USER = "deploy"
 # As a host that has just been made: it updates itself, for longer than the minute that apt waits by default.
 BUSY = """
 import fcntl, time
@@ -24,9 +25,17 @@ time.sleep(75)
 
 @pytest.fixture(scope="module")
 def vps2() -> Vps:
-    """The machine; its name is in /etc/hosts only."""
+    """The machine; its name is in /etc/hosts only, and SSH lets in one user, who is not root."""
     vps = Vps("vps2")
     vps.sh(f"echo '{NODES['vps2']['fleet_address']} {NAME}' >> /etc/hosts")
+    vps.sh(f"""
+        useradd --create-home --shell /bin/bash {USER}
+        echo '{USER} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{USER}
+        install -D --mode 600 --owner {USER} /root/.ssh/authorized_keys /home/{USER}/.ssh/authorized_keys
+        chown {USER}: /home/{USER}/.ssh
+        echo PermitRootLogin no > /etc/ssh/sshd_config.d/root.conf
+        systemctl reload ssh
+    """)
     return vps
 
 
@@ -37,7 +46,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     host = {
         "ansible_host": node["address"],
         "ansible_port": node["port"],
-        "ansible_user": node["user"],
+        "ansible_user": USER,
         "ansible_ssh_private_key_file": node["identity_file"],
         "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
         "fleet_address": NAME,
@@ -60,14 +69,17 @@ def first(vps2: Vps, inventory: Path) -> Iterator[Run]:
 
 
 def test_first_run(vps2: Vps, first: Run) -> None:
-    """It waits for the package manager, and serves."""
+    """It waits for the package manager, serves, and leaves no upload in the user's home."""
     assert first.rc == 0, first.output
     assert vps2.get().status == 200
+    assert vps2.sh(f"ls -A /home/{USER}/.ansible/tmp") == ""
 
 
 def test_second_run(vps2: Vps, first: Run, inventory: Path) -> None:
-    """It changes nothing."""
+    """It would change nothing, and changes nothing."""
     before = vps2.keys()
+    dry = run(inventory, "site.yml", "--check", "--diff")
+    assert (dry.rc, dry.changed) == (0, 0), dry.output
     again = run(inventory, "site.yml")
     assert (again.rc, again.changed) == (0, 0), again.output
     assert vps2.keys() == before
@@ -89,12 +101,11 @@ def test_a_lost_name(vps2: Vps, first: Run, inventory: Path) -> None:
 
 @pytest.fixture
 def by_password(vps2: Vps) -> Iterator[str]:
-    """The password of root, which sshd takes for a while."""
+    """The password of the user, for a while."""
     password = secrets.token_urlsafe()
-    settings = "/etc/ssh/sshd_config.d/password.conf"
-    vps2.sh(f"echo root:{password} | chpasswd; echo PermitRootLogin yes > {settings}; systemctl reload ssh")
+    vps2.sh(f"echo {USER}:{password} | chpasswd")
     yield password
-    vps2.sh(f"rm {settings}; passwd --lock root; systemctl reload ssh")
+    vps2.sh(f"passwd --lock {USER}")
 
 
 def test_ssh_by_password(first: Run, inventory: Path, by_password: str, tmp_path: Path) -> None:
@@ -107,5 +118,5 @@ def test_ssh_by_password(first: Run, inventory: Path, by_password: str, tmp_path
     assert "requestme" in status.output
     refused = run(inventory, "site.yml", *no_key, f"ansible_control_path={tmp_path}/2")
     assert refused.rc != 0
-    assert "vps2 does not answer over SSH (root@" in refused.output, refused.output
+    assert f"vps2 does not answer over SSH ({USER}@" in refused.output, refused.output
     assert "Permission denied" in refused.output
