@@ -19,6 +19,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
+from ansible_collections.paddock.fleet.plugins.module_utils import nginx_pool
 
 ROOT = Path(__file__).parents[1]
 HOSTS = ("app1", "app2", "app3")
@@ -119,11 +120,11 @@ def parse(text: str) -> Directive:
 
 @pytest.fixture
 def nginx(render: Render) -> Callable[..., Directive]:
-    """Return a function that renders and parses nginx.conf; it returns the block http."""
+    """Return a function that renders and parses nginx.conf as a host has it; it returns the block http."""
 
     def nginx(inventory: Inventory | None = None, **variables: object) -> Directive:
-        text = render("nginx/templates/nginx.conf.j2", inventory or fleet(), **variables)
-        (http,) = parse(text).find("http")
+        content = render("nginx/templates/nginx.conf.j2", inventory or fleet(), **variables)
+        (http,) = parse(nginx_pool.render(nginx_pool.Wanted(content), ())).find("http")
         return http
 
     return nginx
@@ -267,17 +268,21 @@ def test_ipv6_addresses(nginx: Callable[..., Directive]) -> None:
 
 
 def test_names(render: Render) -> None:
-    """Each line with a name says so at its end: there its address is put on the host, and followed."""
+    """A name is a place for its address, which is put there on the host, and followed."""
     hosts = fleet(app2={"fleet_address": "app2.example.org"}, app3={"fleet_address": "2001:db8::1"})
     acme = {"acme_root": "/a", "acme_peers": ["lb2.example.org", "10.1.0.3"]}
     text = render("nginx/templates/nginx.conf.j2", hosts, apps=[app()], nginx_certificate=acme)
-    lines = [line.strip() for line in text.splitlines() if "example.org" in line]
-    assert [line.partition(" #")[2] for line in lines] == [
-        *[" app2 (app2.example.org)"] * 2,
-        " (lb2.example.org)",
-        " (app2.example.org)",
+    asked = nginx_pool.Wanted(text)
+    assert asked.names == ["app2.example.org", "lb2.example.org"]
+    given = {"app2.example.org": "10.0.0.2", "lb2.example.org": "2001:db8::2"}
+    lines = nginx_pool.render(asked._replace(addresses=given), {("shop", "app2")}).splitlines()
+    named = [line.strip() for line in lines if "10.0.0.2" in line or "2001:db8::2" in line]
+    assert [re.sub(r"max_fails=\S+ (fail_timeout=\S+ )?|{.*http", "", line) for line in named] == [
+        "server 10.0.0.2:8080 down; # app2 (app2.example.org)",
+        "server 10.0.0.2:8080 backup down; # app2 (app2.example.org)",
+        "server [2001:db8::2]:80;",
+        "location = /backends/shop/app2 ://10.0.0.2:8080/readyz; }",
     ]
-    assert all(line.count("example.org") == 2 for line in lines)
 
 
 def test_apps_of_some_backends(nginx: Callable[..., Directive]) -> None:

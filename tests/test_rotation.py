@@ -39,20 +39,16 @@ STATUS = load("plugins/filter/status.py")
 
 CONFIG = """\
 http {
-    # server 10.0.0.9:80; # a
     upstream shop {
         zone shop 128k;
-        server 10.0.0.1:8080 max_fails=3 fail_timeout=5s; # a
-        server [2001:db8::2]:8080 weight=2 max_fails=3 fail_timeout=5s; # b
-        server 10.0.0.1:8080 max_fails=0 backup; # a
-        server [2001:db8::2]:8080 weight=2 max_fails=0 backup; # b
+        server 10.0.0.1:8080 max_fails=3 fail_timeout=5s@down:shop/a@; # a
+        server [2001:db8::2]:8080 weight=2 max_fails=3 fail_timeout=5s@down:shop/b@; # b
+        server 10.0.0.1:8080 max_fails=0 backup@down:shop/a@; # a
+        server [2001:db8::2]:8080 weight=2 max_fails=0 backup@down:shop/b@; # b
         keepalive 16;
     }
     upstream news {
-        server 10.0.0.1:8081 max_fails=3 fail_timeout=5s; # a
-    }
-    upstream acme_peers {
-        server 10.0.0.3:80;
+        server 10.0.0.1:8081 max_fails=3 fail_timeout=5s@down:news/a@; # a
     }
     server {
         listen unix:/run/paddock-nginx/status.sock;
@@ -60,12 +56,14 @@ http {
     }
 }
 """
+POOLS = {"news": {"a": "10.0.0.1"}, "shop": {"a": "10.0.0.1", "b": "2001:db8::2"}}
 
 
 @pytest.fixture(autouse=True)
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Keep the files of the rotation in a folder of the test."""
     monkeypatch.setattr(POOL, "ROTATION", tmp_path)
+    monkeypatch.setattr(POOL, "WANTED", tmp_path / "wanted.json")
     monkeypatch.setattr(POOL, "DRAINED", tmp_path / "drained.json")
     monkeypatch.setattr(POOL, "HEALTH", tmp_path / "health.json")
     yield tmp_path
@@ -74,50 +72,54 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 # --- the configuration
 
 
-def test_pools() -> None:
-    """Servers are known by the app of their block and the name in their comment."""
-    assert POOL.pools(CONFIG) == {"shop": ["a", "b"], "news": ["a"]}
+ASKED = POOL.Wanted(CONFIG, POOLS)
 
 
-def test_rotate() -> None:
-    """Both lines of a server are down, and nothing else is touched."""
-    text = POOL.rotate(CONFIG, {("shop", "b")})
+def test_render() -> None:
+    """Both lines of a server that is out are down, and nothing else is different."""
+    text, rotated = POOL.render(ASKED, set()), POOL.render(ASKED, {("shop", "b")})
     changed = [
-        (old, new) for old, new in zip(CONFIG.split("\n"), text.split("\n"), strict=True) if old != new
+        (old, new) for old, new in zip(text.split("\n"), rotated.split("\n"), strict=True) if old != new
     ]
     assert [new for _, new in changed] == [
         "        server [2001:db8::2]:8080 weight=2 max_fails=3 fail_timeout=5s down; # b",
         "        server [2001:db8::2]:8080 weight=2 max_fails=0 backup down; # b",
     ]
-    assert POOL.rotate(text, {("shop", "b")}) == text
-    assert POOL.rotate(text, set()) == CONFIG
+    assert "down" not in text
 
 
 def test_stamp(tmp_path: Path) -> None:
     """The stamp tells texts, rotations and certificates apart, and is the same when it is made again."""
     certificate = tmp_path / "fleet.pem"
-    secure = CONFIG.replace("http {", f"http {{\n    ssl_certificate {certificate};")
+    secure = ASKED._replace(certificates=[str(certificate)])
     certificate.write_text("one")
-    first, generation = NGINX.stamped(secure, set())
+    first, generation = NGINX.stamped(secure)
     assert f'return 200 "{generation}"' in first
-    assert NGINX.stamped(first, set()) == (first, generation)
-    stamps = {generation, NGINX.stamped(secure, {("shop", "a")})[1], NGINX.stamped(CONFIG, set())[1]}
+    assert NGINX.stamped(secure) == (first, generation)
+    POOL.remember(POOL.HEALTH, {"shop": {"a": {}}})
+    stamps = {generation, NGINX.stamped(secure)[1], NGINX.stamped(ASKED)[1]}
     certificate.write_text("two")
-    stamps.add(NGINX.stamped(first, set())[1])
+    stamps.add(NGINX.stamped(secure)[1])
     assert len(stamps) == 4
 
 
-def test_another_configuration() -> None:
-    """What has no place for a stamp is not ours to change."""
+def test_no_configuration() -> None:
+    """Where no run has asked for one, Nginx is not ours to change."""
+    assert POOL.wanted() == POOL.Wanted()
     with pytest.raises(POOL.Refused, match="run the playbook"):
-        NGINX.stamped("events {}\n", set())
+        NGINX.stamped(POOL.wanted())
+
+
+def test_what_was_asked_for_is_kept() -> None:
+    """It is the same when it is read, also where a later version has written more."""
+    asked = ASKED._replace(certificates=["/etc/own.pem"], addresses={"b.example.org": "10.0.0.2"})
+    POOL.remember(POOL.WANTED, asked._asdict() | {"more": 1})
+    assert POOL.wanted() == asked
 
 
 def test_out_of_rotation() -> None:
     """By hand a backend is out with all of its apps, by health with one; others do not matter."""
-    config = CONFIG.replace(
-        "8081 max_fails=3 fail_timeout=5s; # a", "8081; # a\n        server 10.0.0.2:8081; # b"
-    )
+    config = ASKED._replace(pools={**POOLS, "news": {"a": "10.0.0.1", "b": "10.0.0.2"}})
     POOL.remember(POOL.DRAINED, {"b": {}, "gone": {}})
     assert POOL.out_of_rotation(config) == {("shop", "b"), ("news", "b")}
     POOL.remember(POOL.DRAINED, {})
@@ -137,65 +139,63 @@ def test_health_never_empties_a_pool(hand: dict[str, Any], health: dict[str, Any
     """Where it would, only the drained stay out."""
     POOL.remember(POOL.DRAINED, hand)
     POOL.remember(POOL.HEALTH, health)
-    assert POOL.out_of_rotation(CONFIG) == out
+    assert POOL.out_of_rotation(ASKED) == out
 
 
 def test_all_drained() -> None:
     """A person is told instead."""
+    POOL.refuse_empty_pools(ASKED)
     POOL.remember(POOL.DRAINED, {"a": {}})
     with pytest.raises(POOL.Refused, match=r"All backends of news .*: a\. Put one back"):
-        POOL.out_of_rotation(CONFIG)
+        POOL.refuse_empty_pools(ASKED)
 
 
 def test_a_file_that_cannot_be_read() -> None:
     """It is named, rather than taken for an empty one: a host under repair would come back."""
     POOL.DRAINED.write_text('{"a": ')
     with pytest.raises(POOL.Refused, match=r"drained\.json cannot be read"):
-        POOL.out_of_rotation(CONFIG)
+        POOL.out_of_rotation(ASKED)
 
 
 # --- names
 
-NAMED = """\
+NAMED = POOL.Wanted(
+    """\
     upstream shop {
-        server 10.0.0.1:8080 max_fails=3 fail_timeout=5s; # a
-        server b.example.org:8080 weight=2 max_fails=3 fail_timeout=5s; # b (b.example.org)
-        server 10.0.0.1:8080 max_fails=0 backup; # a
-        server b.example.org:8080 weight=2 max_fails=0 backup; # b (b.example.org)
+        server 10.0.0.1:8080@down:shop/a@; # a
+        server @address:b.example.org@:8080@down:shop/b@; # b (b.example.org)
     }
     upstream acme_peers {
-        server lb2.example.org:80; # (lb2.example.org)
+        server @address:lb2.example.org@:80;
     }
     server {
-        location = /backends/shop/a { set $x a; proxy_pass http://10.0.0.1:8080/readyz; }
-        location = /backends/shop/b { proxy_pass http://b.example.org:8080/readyz; } # (b.example.org)
+        location = /backends/shop/b { proxy_pass http://@address:b.example.org@:8080/readyz; }
     }
-"""
+""",
+    {"shop": {"a": "10.0.0.1", "b": "b.example.org"}},
+)
 
 
 def test_names() -> None:
-    """Each name has an address in each of its lines, and may get another one; nothing else is touched."""
-    assert NAMES.names(NAMED) == ["b.example.org", "lb2.example.org"]
-    assert NAMES.known(NAMED) == {}
-    given = {"b.example.org": "2001:db8::2", "lb2.example.org": "10.0.0.3"}
-    text = NAMES.addressed(NAMED, given)
-    assert NAMES.known(text) == given
-    plain = NAMED.replace("b.example.org:", "[2001:db8::2]:").replace("lb2.example.org:", "10.0.0.3:")
-    assert text == plain.replace("l[2001:db8::2]:", "10.0.0.3:")
-    again = NAMES.addressed(text, {"b.example.org": "10.0.0.2"})
-    assert again == text.replace("[2001:db8::2]", "10.0.0.2")
-    assert POOL.rotate(again, {("shop", "b")}).count(" down; # b (b.example.org)") == 2
+    """Each name has its address in each of its places."""
+    assert NAMED.names == ["b.example.org", "lb2.example.org"]
+    given = NAMED._replace(addresses={"b.example.org": "2001:db8::2", "lb2.example.org": "10.0.0.3"})
+    assert POOL.out_of_rotation(given) == set()
+    text = POOL.render(given, {("shop", "b")})
+    assert "server [2001:db8::2]:8080 down; # b (b.example.org)" in text
+    assert "server 10.0.0.3:80;" in text
+    assert "proxy_pass http://[2001:db8::2]:8080/readyz;" in text
+    assert "@" not in text
 
 
 def test_a_name_that_never_had_an_address() -> None:
     """Its backend is out of rotation, and so it stays, until it has one."""
-    lost = POOL.rotate(NAMES.addressed(NAMED, {"b.example.org": "", "lb2.example.org": "10.0.0.3"}), set())
-    assert NAMES.known(lost) == {"lb2.example.org": "10.0.0.3"}
+    lost = NAMED._replace(addresses={"b.example.org": "", "lb2.example.org": "10.0.0.3"})
     assert POOL.out_of_rotation(lost) == {("shop", "b")}
-    assert lost.count(" down; # b (b.example.org)") == 2
-    found = NAMES.addressed(lost, {"b.example.org": "10.0.0.2"})
+    text = POOL.render(lost, POOL.out_of_rotation(lost))
+    assert "server 255.255.255.255:8080 down; # b (b.example.org)" in text
+    found = lost._replace(addresses={"b.example.org": "10.0.0.2", "lb2.example.org": "10.0.0.3"})
     assert POOL.out_of_rotation(found) == set()
-    assert " down;" not in POOL.rotate(found, set())
     # Health checks do not take out the one that is left.
     POOL.remember(POOL.HEALTH, {"shop": {"a": {}}})
     assert POOL.out_of_rotation(lost) == {("shop", "b")}

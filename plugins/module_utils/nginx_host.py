@@ -10,31 +10,25 @@ import contextlib
 import hashlib
 import http.client
 import os
-import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 try:  # next to this file, or in a module of Ansible
     import host_lock
-    import nginx_names as names
     import nginx_pool
 except ImportError:
     from ansible_collections.paddock.fleet.plugins.module_utils import host_lock, nginx_pool
-    from ansible_collections.paddock.fleet.plugins.module_utils import nginx_names as names
 
 CONFIG = Path("/etc/nginx/nginx.conf")
 ERROR_LOG = Path("/var/log/nginx/error.log")
 # Status of the running Nginx. The folder is root's: an app could take a port, and answer for Nginx there.
 STATUS = Path("/run/paddock-nginx/status.sock")
 GENERATION = "@generation@"
-
-_STAMP = re.compile(r'(?<=location = /generation { return 200 ")[^"]*')
-_CERTIFICATE = re.compile(r"^\s*ssl_certificate\s+([^;\s]+);", re.MULTILINE)
 
 
 class Run(NamedTuple):
@@ -68,41 +62,35 @@ def run(*command: str) -> Run:
     return Run(done.returncode, done.stdout.decode("utf-8", "replace").strip())
 
 
-def certificates(text: str) -> list[Path]:
-    """Tell which certificates a configuration names."""
-    return [Path(name.strip("\"'")) for name in dict.fromkeys(_CERTIFICATE.findall(text))]
-
-
-def expiry(certificate: Path) -> str:
+def expiry(certificate: str) -> str:
     """Tell when a certificate ends, by ISO 8601; empty if it cannot be read."""
-    options = ("-noout", "-enddate", "-dateopt", "iso_8601", "-in", str(certificate))
+    options = ("-noout", "-enddate", "-dateopt", "iso_8601", "-in", certificate)
     done = run("openssl", "x509", *options)
     return done.output.partition("=")[2] if done.rc == 0 else ""
 
 
-def stamped(text: str, out: Collection[nginx_pool.Out]) -> tuple[str, str]:
-    """Make a configuration what is to run.
+def stamped(wanted: nginx_pool.Wanted) -> tuple[str, str]:
+    """Make the configuration that is to run.
 
     Args:
-        text: A configuration, with or without a stamp.
-        out: Who is out of rotation.
+        wanted: What a run asked for.
 
     Returns:
         The configuration and its generation: a stamp of the text with its rotation, and of the
         certificates, for Nginx reads those only when it loads.
 
     Raises:
-        nginx_pool.Refused: There is no place for the stamp, so it is not a configuration of this role.
+        nginx_pool.Refused: There is no place for the stamp: no run has asked for a configuration.
     """
-    bare, places = _STAMP.subn(GENERATION, nginx_pool.rotate(text, out))
-    if places != 1:
-        raise nginx_pool.Refused(f"{CONFIG} is not the configuration of this role; run the playbook.")
-    content = hashlib.sha256(bare.encode())
-    for path in certificates(bare):
+    text = nginx_pool.render(wanted, nginx_pool.out_of_rotation(wanted))
+    if GENERATION not in text:
+        raise nginx_pool.Refused(f"{nginx_pool.WANTED} has no configuration; run the playbook.")
+    content = hashlib.sha256(text.encode())
+    for path in wanted.certificates:
         with contextlib.suppress(OSError):
-            content.update(path.read_bytes())
+            content.update(Path(path).read_bytes())
     generation = content.hexdigest()[:12]
-    return bare.replace(GENERATION, generation), generation
+    return text.replace(GENERATION, generation), generation
 
 
 def installed() -> str:
@@ -127,13 +115,12 @@ def running() -> str | None:
 
 
 def in_effect() -> bool:
-    """Tell whether the running Nginx has the rotation. One that does not run misses nothing."""
-    text = installed()
-    stamp = _STAMP.search(text)
-    return nginx_pool.rotate(text, nginx_pool.out_of_rotation(text)) == text and running() in (
-        None,
-        stamp and stamp[0],
-    )
+    """Tell whether the running Nginx has what was asked for. One that does not run misses nothing."""
+    wanted = nginx_pool.wanted()
+    if not wanted.content:
+        return running() is None
+    text, generation = stamped(wanted)
+    return installed() == text and running() in (None, generation)
 
 
 def refusal(text: str) -> str:
@@ -188,31 +175,33 @@ def answers(generation: str, seconds: float) -> bool:
     return True
 
 
-def apply(text: str, generation: str, wait: float = 10, start: bool = True) -> None:
+def apply(wanted: nginx_pool.Wanted, wait: float = 10, start: bool = True) -> None:
     """Run a configuration, or keep the one before it. Call it `alone`.
 
     Args:
-        text: The configuration, stamped.
-        generation: Its stamp.
+        wanted: What to run.
         wait: Seconds until the running Nginx must answer with it.
         start: Whether to start Nginx where it does not run.
 
     Raises:
-        nginx_pool.Refused: Nginx does not run it; the file is as it was.
+        nginx_pool.Refused: Nginx does not run it; the files are as they were.
     """
+    text, generation = stamped(wanted)
     if problem := refusal(text):
         raise nginx_pool.Refused(
             f"Nginx refuses the new configuration; the one before it keeps serving.\n{problem}"
         )
     # A Nginx that starts gets it by its unit; one that runs under an older unit does not have it.
     STATUS.parent.mkdir(mode=0o700, exist_ok=True)
-    before = installed()
+    before, before_text = nginx_pool.wanted(), installed()
     log_size = ERROR_LOG.stat().st_size if ERROR_LOG.exists() else 0
+    nginx_pool.remember(nginx_pool.WANTED, wanted._asdict())
     nginx_pool.write(CONFIG, text)
     if load(start) and not answers(generation, wait):
         said = _tail(log_size)
-        if before:
-            nginx_pool.write(CONFIG, before)
+        if before_text:
+            nginx_pool.remember(nginx_pool.WANTED, before._asdict())
+            nginx_pool.write(CONFIG, before_text)
             load(start)
         raise nginx_pool.Refused(
             "Nginx accepted the new configuration but does not run it (its status server does not answer"
@@ -230,14 +219,16 @@ def reload(addresses: Mapping[str, str] | None = None) -> bool:
         Whether there was something to do.
 
     Raises:
-        nginx_pool.Refused: Nginx does not run it; the file is as it was.
+        nginx_pool.Refused: Nginx does not run it, or all backends of an app are drained; the files are as
+            they were.
     """
-    before = installed()
-    wanted = names.addressed(before, addresses or {})
-    text, generation = stamped(wanted, nginx_pool.out_of_rotation(wanted))
-    if text == before and (running() == generation or not systemctl("is-active")):
+    before = nginx_pool.wanted()
+    wanted = before._replace(addresses={**before.addresses, **(addresses or {})})
+    nginx_pool.refuse_empty_pools(wanted)
+    text, generation = stamped(wanted)
+    if text == installed() and (running() == generation or not systemctl("is-active")):
         return False
-    apply(text, generation, start=False)
+    apply(wanted, start=False)
     return True
 
 

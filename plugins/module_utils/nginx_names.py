@@ -1,27 +1,15 @@
-"""Names of backends: nginx.conf on a host holds addresses, since Nginx does not start when a name is lost.
-
-A line with the address of a name ends with `(name)`. So the installed file has the last known addresses.
-"""
+"""Names of backends: nginx.conf on a host has addresses, since Nginx does not start when a name is lost."""
 
 from __future__ import annotations
 
-import ipaddress
 import queue
-import re
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-# Of a name that never had an address. No host has this one, and a connection to it fails at once.
-NOWHERE = "255.255.255.255"
 THREADS = 32
-
-_LINE = re.compile(
-    r"^(?P<before> *(?:server |location [^#]*proxy_pass http://))(?P<address>\[[^]\s]+]|[^]\[\s:/;]+)"
-    r"(?P<after>:\d+[^#]*# (?:\S+ )?\((?P<name>[^()\s]+)\))$"
-)
 
 
 class Found(NamedTuple):
@@ -29,45 +17,6 @@ class Found(NamedTuple):
 
     address: str
     problem: str = ""
-
-
-def _lines(text: str) -> Iterator[tuple[int, re.Match[str]]]:
-    for number, line in enumerate(text.split("\n")):
-        if found := _LINE.match(line):
-            yield number, found
-
-
-def names(text: str) -> list[str]:
-    """Tell which names a configuration has, each once."""
-    return list(dict.fromkeys(found["name"] for _, found in _lines(text)))
-
-
-def known(text: str) -> dict[str, str]:
-    """Tell which address each name of a configuration has; nothing of those that never had one."""
-    addresses = {}
-    for _, found in _lines(text):
-        address = found["address"].strip("[]")
-        if address != NOWHERE and _is_address(address):
-            addresses[found["name"]] = address
-    return addresses
-
-
-def addressed(text: str, addresses: Mapping[str, str]) -> str:
-    """Put addresses in the place of names.
-
-    Args:
-        text: A configuration, with names or with addresses that they had before.
-        addresses: The address of each name; empty where it has none. Other names stay as they are.
-
-    Returns:
-        The configuration.
-    """
-    lines = text.split("\n")
-    for number, found in _lines(text):
-        if found["name"] in addresses:
-            address = addresses[found["name"]] or NOWHERE
-            lines[number] = found["before"] + (f"[{address}]" if ":" in address else address) + found["after"]
-    return "\n".join(lines)
 
 
 def look_up(wanted: Collection[str], last: Mapping[str, str], seconds: float = 10) -> dict[str, Found]:
@@ -119,10 +68,3 @@ def _ask(name: str, before: str) -> Found:
     if not addresses:
         return Found(before, f"{name} has no address that can be used")
     return Found(before if before in addresses else addresses[0])
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return bool(ipaddress.ip_address(text))
-    except ValueError:
-        return False

@@ -1,4 +1,7 @@
-"""The pools of Nginx on this host: which backends are drained, unhealthy or unresolved.
+"""The pools of Nginx on this host: what a run asked for, and which backends are out of rotation.
+
+What a run asked for is data, the file `WANTED`. Nginx's configuration is made of it and never read back, so
+backends leave and return, and names get other addresses, between runs.
 
 This file runs on the host too, next to `nginx_host.py`.
 """
@@ -11,24 +14,23 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 try:  # next to this file, or in a module of Ansible
     import host_lock
-    import nginx_names as names
 except ImportError:
     from ansible_collections.paddock.fleet.plugins.module_utils import host_lock
-    from ansible_collections.paddock.fleet.plugins.module_utils import nginx_names as names
 
-# Each of the two files has one writer: the playbooks drain and undrain, and the health checks.
+# Each of the three files has one writer: the role, the playbooks drain and undrain, and the health checks.
 ROTATION = Path("/var/lib/paddock/rotation")
-DRAINED, HEALTH = ROTATION / "drained.json", ROTATION / "health.json"
+WANTED, DRAINED, HEALTH = (ROTATION / f"{name}.json" for name in ("wanted", "drained", "health"))
 # Longer than the holder may need: a reload that fails waits twice for its answer.
 LOCK_SECONDS = 60
+# Of a name that never had an address. No host has this one, and a connection to it fails at once.
+NOWHERE = "255.255.255.255"
 
-_UPSTREAM = re.compile(r"^ *upstream (\S+) {$")
-# Its name in the inventory, and behind it the one that its address was looked up for.
-_SERVER = re.compile(r"^( *server [^;#]*?)( down)?; # ([^\s()]+)( \(\S+\))?$")
+# Places in a configuration for what changes between runs: @address:NAME@ and @down:APP/BACKEND@.
+_PLACE = re.compile(r"@(address|down):([^@\s]+)@")
 
 # Out of the pool: an app on a backend.
 Out = tuple[str, str]
@@ -36,6 +38,33 @@ Out = tuple[str, str]
 
 class Refused(Exception):
     """Nginx does not run what it should, or must not; the message says why and what serves instead."""
+
+
+class Wanted(NamedTuple):
+    """What a run asked for.
+
+    Attributes:
+        content: The configuration, with places.
+        pools: The backends of each app, by name, with the address or the name from the inventory.
+        certificates: The files with certificates that Nginx reads.
+        addresses: The last known address of each name; empty if it never had one.
+    """
+
+    content: str = ""
+    pools: Mapping[str, Mapping[str, str]] = {}
+    certificates: Collection[str] = ()
+    addresses: Mapping[str, str] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names that need an address, each once."""
+        return list(dict.fromkeys(what for kind, what in _PLACE.findall(self.content) if kind == "address"))
+
+
+def wanted() -> Wanted:
+    """Read what the last run asked for; an empty one where no run has."""
+    found = recall(WANTED)
+    return Wanted(**{key: found[key] for key in Wanted._fields if key in found})
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -50,13 +79,13 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def recall(path: Path) -> dict[str, Any]:
-    """Read one of the two files of the rotation.
+    """Read one of the three files of the rotation.
 
     Args:
-        path: `DRAINED`, by backend, or `HEALTH`, by app and backend.
+        path: `WANTED`; `DRAINED`, by backend, or `HEALTH`, by app and backend.
 
     Returns:
-        Why and since when each is out; nothing where there is no such file.
+        What was asked for, or why and since when each is out; nothing where there is no such file.
 
     Raises:
         Refused: The file cannot be understood.
@@ -66,12 +95,12 @@ def recall(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise Refused(f"{path} cannot be read ({error}). Remove it: then it takes no backend out.") from error
+        raise Refused(f"{path} cannot be read ({error}). Remove it, and run the playbook.") from error
     return found if isinstance(found, dict) else {}
 
 
 def remember(path: Path, content: Mapping[str, Any]) -> None:
-    """Write one of the two files of the rotation."""
+    """Write one of the three files of the rotation."""
     ROTATION.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(content, indent=1, sort_keys=True) + "\n", 0o600)
 
@@ -94,98 +123,75 @@ def alone() -> Iterator[None]:
         os.close(lock)
 
 
-def servers(text: str) -> Iterator[tuple[int, str, re.Match[str]]]:
-    """Find the servers of the pools: the number of the line, the app, and what `_SERVER` has matched."""
-    app = ""
-    for number, line in enumerate(text.split("\n")):
-        if found := _UPSTREAM.match(line):
-            app = found[1]
-        elif line.strip() == "}":
-            app = ""
-        elif app and (found := _SERVER.match(line)):
-            yield number, app, found
-
-
-def pools(text: str) -> dict[str, list[str]]:
-    """Tell the backends of each app.
-
-    Args:
-        text: A configuration.
-
-    Returns:
-        The names of the backends by that of the app.
-    """
-    found: dict[str, dict[str, None]] = {}
-    for _, app, server in servers(text):
-        found.setdefault(app, {})[server[3]] = None
-    return {app: list(backends) for app, backends in found.items()}
-
-
-def drained(text: str) -> set[Out]:
+def drained(asked: Wanted) -> set[Out]:
     """Return which app is drained on which backend; a backend is drained with all of its apps."""
     hand = recall(DRAINED)
-    return {(app, backend) for app, pool in pools(text).items() for backend in pool if backend in hand}
+    return {(app, backend) for app, pool in asked.pools.items() for backend in pool if backend in hand}
 
 
-def out_by_health(text: str) -> set[Out]:
-    """Tell which app is out by its health on which backend."""
-    health = recall(HEALTH)
+def out_by_name(asked: Wanted) -> set[Out]:
+    """Tell which app is out on which backend since the name of its host never had an address."""
     return {
         (app, backend)
-        for app, pool in pools(text).items()
-        for backend in pool
-        if backend in health.get(app, {})
+        for app, pool in asked.pools.items()
+        for backend, address in pool.items()
+        if address in asked.names and not asked.addresses.get(address)
     }
 
 
-def out_by_name(text: str) -> set[Out]:
-    """Tell which app is out on which backend since the name of its host never had an address."""
-    return {(app, server[3]) for _, app, server in servers(text) if _nowhere(server)}
-
-
-def _nowhere(server: re.Match[str]) -> bool:
-    return server[1].strip().startswith(f"server {names.NOWHERE}:")
-
-
-def out_of_rotation(text: str) -> set[Out]:
+def out_of_rotation(asked: Wanted) -> set[Out]:
     """Tell who is out.
 
     Args:
-        text: A configuration.
+        asked: What a run asked for.
 
     Returns:
         Each app with the backend on which it is out. Health checks alone never leave a pool empty: there,
         all that they took out is back in.
-
-    Raises:
-        Refused: All backends of an app are drained.
     """
-    hand, health, lost = drained(text), out_by_health(text), out_by_name(text)
-    out = hand | lost
-    for app, pool in pools(text).items():
-        if all((app, backend) in hand for backend in pool):
-            raise Refused(
-                f"All backends of {app} are drained: {', '.join(pool)}. Put one back:"
-                f" ansible-playbook playbooks/undrain.yml -e host={pool[0]}"
-            )
-        unhealthy = {(app, backend) for backend in pool} & (out | health)
+    health = recall(HEALTH)
+    out = drained(asked) | out_by_name(asked)
+    for app, pool in asked.pools.items():
+        unhealthy = {
+            (app, backend) for backend in pool if (app, backend) in out or backend in health.get(app, {})
+        }
         if len(unhealthy) < len(pool):
             out |= unhealthy
     return out
 
 
-def rotate(text: str, out: Collection[Out]) -> str:
-    """Put servers out of rotation, and all others in.
+def refuse_empty_pools(asked: Wanted) -> None:
+    """Refuse a rotation in which an app has no backend.
+
+    Raises:
+        Refused: All backends of an app are drained.
+    """
+    hand = drained(asked)
+    for app, pool in asked.pools.items():
+        if pool and all((app, backend) in hand for backend in pool):
+            raise Refused(
+                f"All backends of {app} are drained: {', '.join(pool)}. Put one back:"
+                f" ansible-playbook playbooks/undrain.yml -e host={min(pool)}"
+            )
+
+
+def render(asked: Wanted, out: Collection[Out]) -> str:
+    """Make the configuration.
 
     Args:
-        text: A configuration.
+        asked: What a run asked for.
         out: Each app with the backend on which it is out.
 
     Returns:
-        The configuration in which those servers, and only those, are down.
+        Its text, in which the servers of those, and only those, are down, and names have their addresses.
     """
-    lines = text.split("\n")
-    for number, app, server in servers(text):
-        down = " down" if (app, server[3]) in out or _nowhere(server) else ""
-        lines[number] = f"{server[1]}{down}; # {server[3]}{server[4] or ''}"
-    return "\n".join(lines)
+
+    def fill(place: re.Match[str]) -> str:
+        kind, what = place.groups()
+        if kind == "down":
+            app, _, backend = what.partition("/")
+            return " down" if (app, backend) in out else ""
+        address = asked.addresses.get(what) or NOWHERE
+        return f"[{address}]" if ":" in address else address
+
+    return _PLACE.sub(fill, asked.content)

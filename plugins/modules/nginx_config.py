@@ -20,9 +20,21 @@ options:
   content:
     description:
       - The whole F(/etc/nginx/nginx.conf). C(@generation@) in it is replaced by a stamp of the text and
-        of its certificates.
+        of its certificates, C(@address:NAME@) by the address of a name, and C(@down:APP/BACKEND@) by C(down)
+        while the backend is out of rotation.
     required: true
     type: str
+  apps: {description: Names of the apps., type: list, elements: str, default: []}
+  backends:
+    description: The backends, each with C(name), C(address) and C(apps).
+    type: list
+    elements: dict
+    default: []
+  certificates:
+    description: Files with certificates that Nginx reads.
+    type: list
+    elements: path
+    default: []
   files:
     description: Files that the unit and Nginx's programs need, with C(path) and C(content). Written first.
     type: list
@@ -38,6 +50,8 @@ EXAMPLES = r"""
 - name: Run the configuration
   paddock.fleet.nginx_config:
     content: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"
+    apps: [shop]
+    backends: [{name: app1, address: 10.0.0.1, apps: [shop]}]
 """
 
 RETURN = r"""
@@ -71,15 +85,22 @@ def fitted(module, content):
     return content
 
 
-def addressed(module, content, before):
-    """Put the addresses of names into a configuration, and warn of names that have none."""
-    found = names.look_up(names.names(content), names.known(before))
+def asked(module, before):
+    """Tell what to run, and warn of names that have no address."""
+    backends = sorted(module.params["backends"], key=lambda backend: backend["name"])
+    pools = {
+        app: {one["name"]: one["address"] for one in backends if app in one["apps"]}
+        for app in sorted(module.params["apps"])
+    }
+    content = fitted(module, module.params["content"])
+    wanted = nginx_pool.Wanted(content, pools, module.params["certificates"])
+    found = names.look_up(wanted.names, before.addresses)
     for address, problem in sorted(found.values()):
         if problem and address:
             module.warn(f"{problem}: Nginx keeps its last address, {address}.")
         elif problem:
             module.warn(f"{problem}, and never was: its host gets no requests until it is.")
-    return names.addressed(content, {name: one.address for name, one in found.items()})
+    return wanted._replace(addresses={name: one.address for name, one in found.items()})
 
 
 def ensure_files(module):
@@ -99,22 +120,23 @@ def work(module):
     diffs = ensure_files(module)
     if not module.check_mode:
         nginx.read_unit()
-    before = nginx.installed()
-    content = addressed(module, fitted(module, module.params["content"]), before)
-    text, generation = nginx.stamped(content, nginx_pool.out_of_rotation(content))
+    before, before_text = nginx_pool.wanted(), nginx.installed()
+    wanted = asked(module, before)
+    nginx_pool.refuse_empty_pools(wanted)
+    text, generation = nginx.stamped(wanted)
     enabled = nginx.systemctl("is-enabled")
-    if before == text and enabled and nginx.running() == generation:
+    if (before, before_text) == (wanted, text) and enabled and nginx.running() == generation:
         return {"changed": bool(diffs), "generation": generation, "diff": diffs}
 
-    diff = {"before": before, "after": text}
+    diff = {"before": before_text, "after": text}
     diff |= {"before_header": str(nginx.CONFIG), "after_header": str(nginx.CONFIG)}
     if module.check_mode:
         # A dry run has installed no Nginx and made no certificate.
-        ready = module.get_bin_path("nginx") and all(path.exists() for path in nginx.certificates(text))
+        ready = module.get_bin_path("nginx") and all(Path(path).exists() for path in wanted.certificates)
         if ready and (problem := nginx.refusal(text)):
             raise nginx_pool.Refused(f"Nginx refuses the new configuration.\n{problem}")
     else:
-        nginx.apply(text, generation, module.params["wait"])
+        nginx.apply(wanted, module.params["wait"])
         cache.remove_caches(text)
         if not enabled:
             nginx.systemctl("enable")
@@ -126,6 +148,9 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "content": {"required": True},
+            "apps": {"type": "list", "elements": "str", "default": []},
+            "backends": {"type": "list", "elements": "dict", "default": []},
+            "certificates": {"type": "list", "elements": "path", "default": []},
             "files": {
                 "type": "list",
                 "elements": "dict",

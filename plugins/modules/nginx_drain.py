@@ -59,12 +59,15 @@ from ansible_collections.paddock.fleet.plugins.module_utils import nginx_names a
 from ansible_collections.paddock.fleet.plugins.module_utils import nginx_pool
 
 
-def last_of(host: str, text: str) -> list[str]:
+def last_of(host: str) -> list[str]:
     """Return a line for each app of which no other backend is in the pool."""
+    wanted = nginx_pool.wanted()
     drained, health = nginx_pool.recall(nginx_pool.DRAINED), nginx_pool.recall(nginx_pool.HEALTH)
-    lost = {out: {"why": "its name has no address", "since": "a run"} for out in nginx_pool.out_by_name(text)}
+    lost = {
+        out: {"why": "its name has no address", "since": "a run"} for out in nginx_pool.out_by_name(wanted)
+    }
     lines = []
-    for app, pool in nginx_pool.pools(text).items():
+    for app, pool in wanted.pools.items():
         others = {
             backend: drained.get(backend) or health.get(app, {}).get(backend) or lost.get((app, backend))
             for backend in pool
@@ -92,7 +95,7 @@ def drain(module: AnsibleModule) -> bool:
         return False
     wanted = {backend: entry for backend, entry in drained.items() if backend != host}
     if state == "drained":
-        if lines := last_of(host, nginx.installed()):
+        if lines := last_of(host):
             raise nginx_pool.Refused("\n".join([*lines, "Nothing was changed."]))
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         wanted[host] = {"by": module.params["by"], "since": since, "why": module.params["why"]}
@@ -107,40 +110,40 @@ def drain(module: AnsibleModule) -> bool:
     return True
 
 
-def doubt(name: str, addresses: Mapping[str, str], found: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+def doubt(address: str, addresses: Mapping[str, str], found: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     """Return a warning about the name of a backend, if there is one."""
-    address, problem = found.get(name, ("", ""))
-    has = addresses.get(name, "")
+    now, problem = found.get(address, ("", ""))
+    has = addresses.get(address, "")
     if problem:
         return {"why": f"{problem}; its last address is {has}" if has else problem}
-    if address != has:
-        return {"why": f"{name} is {address} now, and Nginx has {has or 'no address'} until the next run"}
+    if now != has:
+        return {"why": f"{address} is {now} now, and Nginx has {has or 'no address'} until the next run"}
     return {}
 
 
 def listed() -> dict[str, Any]:
-    """Return the state of the backends in the file of Nginx, and what runs."""
-    text = nginx.installed()
+    """Return the state of the backends, and what runs."""
+    wanted = nginx_pool.wanted()
     drained, health = nginx_pool.recall(nginx_pool.DRAINED), nginx_pool.recall(nginx_pool.HEALTH)
-    addresses = names.known(text)
-    found = names.look_up(names.names(text), addresses)
-    lost = nginx_pool.out_by_name(text)
+    found = names.look_up(wanted.names, wanted.addresses)
+    lost, out = nginx_pool.out_by_name(wanted), nginx_pool.out_of_rotation(wanted)
     apps = {}
-    for _, app, server in nginx_pool.servers(text):
-        backend, entry = server[3], {"out": "", **doubt((server[4] or "").strip(" ()"), addresses, found)}
-        if server[2] and backend in drained:
-            entry = {"out": "drained", **drained[backend]}
-        elif (app, backend) in lost:
-            entry["out"] = "unresolved"
-        elif server[2]:
-            entry = {"out": "unhealthy", **health.get(app, {}).get(backend, {})}
-        apps.setdefault(app, {})[backend] = entry
+    for app, pool in wanted.pools.items():
+        for backend, address in pool.items():
+            entry = {"out": "", **doubt(address, wanted.addresses, found)}
+            if backend in drained:
+                entry = {"out": "drained", **drained[backend]}
+            elif (app, backend) in lost:
+                entry["out"] = "unresolved"
+            elif (app, backend) in out:
+                entry = {"out": "unhealthy", **health.get(app, {}).get(backend, {})}
+            apps.setdefault(app, {})[backend] = entry
     return {
         "apps": apps,
         "generation": nginx.running() or "",
         "current": nginx.in_effect(),
         "health": nginx.run("systemctl", "is-active", "nginx-health.service").rc == 0,
-        "certificates": {str(path): nginx.expiry(path) for path in nginx.certificates(text)},
+        "certificates": {path: nginx.expiry(path) for path in wanted.certificates},
     }
 
 

@@ -85,7 +85,7 @@ def test_all_names_are_lost(named: Named) -> None:
 def test_a_name_that_was_never_known(named: Named) -> None:
     """Its backend is out, the others serve, through a restart too. Once it is known, no run is needed."""
     named.know()
-    named.sh("rm /etc/nginx/nginx.conf")  # and with it the last addresses
+    named.sh("rm /var/lib/paddock/rotation/wanted.json")  # and with it the last addresses
     known = {name: ADDRESSES[name] for name in ("w1", "w2", "w4")}
     named.know(**known)
     run = named.play()

@@ -11,7 +11,7 @@ from watched import NAMES, Watched
 
 testinfra_hosts = ["ansible://balancers"]
 
-DRAINED = "/var/lib/paddock/rotation/drained.json"
+DRAINED, WANTED = (f"/var/lib/paddock/rotation/{name}.json" for name in ("drained", "wanted"))
 RELOAD = "python3 /usr/local/lib/paddock/nginx_host.py reload"
 
 
@@ -124,11 +124,14 @@ def test_reload(watched: Watched) -> None:
     before = watched.balancer.state()
     assert watched.sh(RELOAD) == "Nothing to do."
     assert watched.balancer.state() == before
-    watched.sh(
-        f"rm {DRAINED}; cp -p /etc/nginx/nginx.conf /root/sound; echo nonsense >> /etc/nginx/nginx.conf"
-    )
+    # What is asked for decides, not what someone has made of the file.
+    watched.sh("echo nonsense >> /etc/nginx/nginx.conf")
+    assert watched.sh(RELOAD) == "Nginx runs it."
+    assert watched.balancer.state()[:2] == before[:2]
+    before = watched.balancer.state()
+    watched.sh(f"rm {DRAINED}; cp -p {WANTED} /root/sound; sed -i 's/worker_processes/nonsense/' {WANTED}")
     refused = watched.balancer.host.run(RELOAD)
-    watched.sh("mv /root/sound /etc/nginx/nginx.conf")
+    watched.sh(f"mv /root/sound {WANTED}")
     assert refused.rc == 1
     assert "Nginx refuses the new configuration; the one before it keeps serving." in refused.stderr
     assert watched.balancer.state() == before

@@ -86,7 +86,7 @@ class Health:
     def judge(self) -> None:
         """Decide who is out, write it down and have Nginx do it."""
         with nginx_pool.alone():
-            hand, lost = nginx_pool.recall(nginx_pool.DRAINED), nginx_pool.out_by_name(nginx.installed())
+            hand, lost = nginx_pool.recall(nginx_pool.DRAINED), nginx_pool.out_by_name(nginx_pool.wanted())
             for app, pool in self.pools.items():
                 now, out = time.monotonic(), self.out[app]
                 gone = {*hand, *(backend for name, backend in lost if name == app)}
@@ -187,12 +187,12 @@ class Health:
 
     def follow(self, named: Collection[Target]) -> None:
         """Have Nginx use the addresses that names have now, and ask the backends there."""
-        text = nginx.installed()
-        before = names.known(text)
+        wanted = nginx_pool.wanted()
+        before = wanted.addresses
         for target in named:
             target.ip = target.ip or before.get(target.address, "")  # DNS may be long dead
         found = names.look_up({target.address for target in named}, before)
-        there = set(names.names(text))
+        there = set(wanted.names)
         moved = {name: found[name].address for name in there & found.keys()}
         moved = {name: address for name, address in moved.items() if address != before.get(name, "")}
         for name, address in moved.items():
@@ -200,7 +200,7 @@ class Health:
         if moved:
             with nginx_pool.alone():
                 nginx.reload(moved)
-        has = names.known(nginx.installed())
+        has = nginx_pool.wanted().addresses
         for target in named:
             name = target.address
             target.ip = has.get(name, "") if name in there else found[name].address
