@@ -48,6 +48,29 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def rescues(tasks: list[dict[str, Any]], tags: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Name the tasks of the rescue blocks, each with its tags."""
+    for task in tasks:
+        own = [*tags, *([task["tags"]] if isinstance(task.get("tags"), str) else task.get("tags", []))]
+        for part in ("block", "rescue"):
+            yield from rescues(task.get(part, []), own)
+        for one in task.get("rescue", []):
+            more = one.get("tags", [])
+            yield one["name"], [*own, *([more] if isinstance(more, str) else more)]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("playbooks/**/*.yml")), ids=name)
+def test_the_way_back_runs_with_any_tags(path: Path) -> None:
+    """With --tags gunicorn, too, a failure is noted, and the run goes back."""
+    for play in yaml.safe_load(path.read_text()) or []:
+        if not isinstance(play, dict) or "hosts" not in play:
+            continue
+        of_play = play.get("tags", [])
+        of_play = [of_play] if isinstance(of_play, str) else of_play
+        found = dict(rescues(play.get("tasks", []), of_play))
+        assert {task: tags for task, tags in found.items() if "always" not in tags} == {}
+
+
 @pytest.mark.parametrize("path", [*PLUGINS, *sorted(ROOT.glob("roles/**/*.py"))], ids=name)
 def test_size(path: Path) -> None:
     """A file fits into a head."""

@@ -156,6 +156,19 @@ def test_what_the_fleet_left_is_held_back(fleet: Any) -> None:
 
 
 @pytest.mark.full
+def test_the_fleet_returns_with_tags(fleet: Any, unlucky: str) -> None:
+    """A run of some tags only goes back, too."""
+    before = fleet.serving()
+    fleet.write("Good, but only in part.")
+    run = fleet.run("site.yml", "--tags", "app,gunicorn")
+    assert run.rc != 0
+    assert f"is not ready on {unlucky}" in run.output
+    assert re.search(r"returned from \w+", run.output), run.output
+    assert fleet.serving() == before
+    assert "It was not held." in fleet.run("playbooks/unlock.yml").output
+
+
+@pytest.mark.full
 def test_partial_if_asked_for(fleet: Any, unlucky: str) -> None:
     """With one failure allowed the others keep the new release; the run still fails and says who has what."""
     before = fleet.serving()
