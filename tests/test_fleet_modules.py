@@ -87,6 +87,16 @@ def test_an_app_that_has_not_changed_stops_no_deploy() -> None:
     assert confirm(apps, ["good", "bad"])["failed"]
 
 
+def test_a_long_answer_may_name_its_release_at_its_end() -> None:
+    """A health answer has other checks first; a message has only its beginning."""
+    body = b"x" * 5000 + b" r1"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert confirm({"long": App(head + body)}, ["long"])["confirmed"].keys() == {"long"}
+    other = confirm({"long": App(head + body)}, ["long"], releases={"long": "r2"})
+    assert "does not name the release r2" in other["msg"]
+    assert len(other["msg"]) < 500
+
+
 def test_a_dripped_answer_ends() -> None:
     """Each byte comes in time, and all of it would take for ever."""
     result = confirm({"drip": App(drip)}, ["drip"])

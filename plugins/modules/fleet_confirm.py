@@ -70,6 +70,8 @@ LOCK = Path("/var/lib/paddock/deploy.lock")
 # Of Nginx's status server; only root reaches it.
 STATUS = "/run/paddock-nginx/status.sock"
 ANSWER_SECONDS = 5.0
+# Characters of an answer in a message.
+SHOWN = 200
 # Nginx says these where it does not reach the app.
 NOT_REACHED = (502, 504)
 
@@ -118,7 +120,7 @@ def ask(address: str, port: int, path: str, name: str) -> tuple[int, str]:
     finally:
         connection.close()
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return response.status, " ".join(plain.split())[:200]
+    return response.status, " ".join(plain.split())
 
 
 def confirm(p: dict, app: str) -> tuple[str, str]:
@@ -150,9 +152,12 @@ def confirm(p: dict, app: str) -> tuple[str, str]:
         if p["passage"]:
             return url, f"status {status}: Nginx does not reach it" if status in NOT_REACHED else ""
         if status != 200:
-            return url, f"status {status}, want 200 (sent: Host: {name}, X-Forwarded-Proto: https): {body}"
+            return (
+                url,
+                f"status {status}, want 200 (sent: Host: {name}, X-Forwarded-Proto: https): {body[:SHOWN]}",
+            )
         if release not in body:
-            return url, f"the answer does not name the release {release}: {body}"
+            return url, f"the answer does not name the release {release}: {body[:SHOWN]}"
         return url, ""
     return url, "no answer"
 
