@@ -42,6 +42,7 @@ def files(balancer: Balancer) -> str:
     )
 
 
+@pytest.mark.full
 def test_debians_own(balancer: Balancer, fresh: None) -> None:
     """Nginx as its package brings it serves no site."""
     run = balancer.run_role()
@@ -108,6 +109,7 @@ def test_another_server(balancer: Balancer, fresh: None) -> None:
         balancer.host.check_output("systemctl stop other")
 
 
+@pytest.mark.full
 def test_another_keepalived(balancer: Balancer, tmp_path: Path) -> None:
     """It is asked before anything is changed: refused, or a copy is kept."""
     role = {"name": "paddock.fleet.keepalived", "tasks_from": "check"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from balancer import ASK_STATUS, STATUS, Balancer, Run
+from testbed import sample
 
 testinfra_hosts = ["ansible://balancers"]
 
@@ -45,7 +46,7 @@ def test_an_app_cannot_speak_for_nginx(balancer: Balancer) -> None:
 BIND = "python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])'"
 
 
-@pytest.mark.parametrize("left", ["touch", BIND], ids=["file", "socket"])
+@pytest.mark.parametrize("left", sample([BIND, "touch"]))
 def test_a_socket_that_was_left(balancer: Balancer, left: str) -> None:
     """What is in the place of the status socket keeps Nginx neither from starting nor from being tested."""
     before = balancer.state()
@@ -92,7 +93,7 @@ def test_large_fleet(balancer: Balancer, tmp_path: Path) -> None:
     assert run.ok, run.output
 
 
-@pytest.mark.parametrize("options", [[], ["--check"]], ids=["run", "check"])
+@pytest.mark.parametrize("options", sample([[], ["--check"]]))
 def test_refused_configuration(balancer: Balancer, options: list[str]) -> None:
     """What `nginx -t` refuses never becomes the file, and the words of Nginx are in the error."""
     before, files = balancer.state(), balancer.host.check_output("ls -A /etc/nginx")
@@ -135,12 +136,15 @@ def test_lost_reload(balancer: Balancer, role: Callable[..., Run]) -> None:
 
 @pytest.mark.parametrize(
     "accident",
-    [
-        "systemctl stop nginx",
-        "systemctl disable --now nginx",
-        f"systemctl stop nginx && rm {CONFIG}",
-        f"echo nonsense > {CONFIG} && ! systemctl restart nginx",
-    ],
+    sample(
+        [
+            f"systemctl stop nginx && rm {CONFIG}",
+            f"echo nonsense > {CONFIG} && ! systemctl restart nginx",
+            "systemctl stop nginx",
+            "systemctl disable --now nginx",
+        ],
+        keep=2,
+    ),
 )
 def test_dead(balancer: Balancer, accident: str) -> None:
     """The next run starts what is down, whatever state it is in."""
@@ -153,6 +157,7 @@ def test_dead(balancer: Balancer, accident: str) -> None:
     assert balancer.ask("/kept/").status == 200
 
 
+@pytest.mark.full
 def test_disabled(balancer: Balancer) -> None:
     """Nginx that runs and would not start at the next boot is enabled."""
     balancer.host.check_output("systemctl disable nginx")

@@ -115,6 +115,7 @@ def test_cache_by_the_scheme_of_a_front_proxy(front: Balancer) -> None:
     assert [answer.received.header("X-Forwarded-Proto") for answer in answers] == [["http"], ["https"]]
 
 
+@pytest.mark.full
 def test_tls_behind_a_front_proxy(balancer: Balancer, role: Callable[..., Run]) -> None:
     """Who says https on the plain port is told what to do; a redirect would go on for ever."""
     (gateway,) = balancer.ask("/kept/").received.header("X-Real-IP")
@@ -131,6 +132,7 @@ def test_tls_behind_a_front_proxy(balancer: Balancer, role: Callable[..., Run]) 
     assert b"port 443" in secure.body
 
 
+@pytest.mark.full
 def test_health_for_a_load_balancer_in_front(balancer: Balancer, role: Callable[..., Run]) -> None:
     """It asks by address, which no app has as its name; Nginx answers, and only it."""
     shop = {"name": "shop", "framework": "flask", "port": 9105, "server_names": ["shop.example.org"]}
@@ -154,6 +156,7 @@ def test_many_requests_of_one_client(balancer: Balancer, role: Callable[..., Run
     assert balancer.ask("/kept/").status == 200
 
 
+@pytest.mark.full
 def test_many_websockets_of_one_client(balancer: Balancer, role: Callable[..., Run]) -> None:
     """People of an office have one open each, behind one address: the firewall counts those."""
     assert role(nginx_limits={"client_requests": 2}).ok
@@ -306,6 +309,7 @@ def test_log_of_what_is_no_request(balancer: Balancer, garbage: bytes) -> None:
     assert balancer.logged("id", after.id)["status"] == 200
 
 
+@pytest.mark.full
 def test_log_is_rotated(balancer: Balancer) -> None:
     """The log cannot fill the disk, and Nginx goes on in the new file."""
     balancer.host.check_output("logrotate --force /etc/logrotate.d/nginx")

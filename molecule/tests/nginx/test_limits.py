@@ -166,6 +166,7 @@ def test_rate(balancer: Balancer) -> None:
     assert {answer.status for answer in at_once(balancer, "/kept/", 40)} == {200}
 
 
+@pytest.mark.full
 def test_rate_of_a_network(balancer: Balancer, role: Callable[..., Run]) -> None:
     """Who has a /64 has all of its addresses: they are one client, by rate and by requests under way."""
     there = [f"2001:db8:0:1::{number}" for number in range(40)] + ["2001:db8:0:2::1"]
