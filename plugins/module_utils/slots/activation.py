@@ -78,15 +78,11 @@ class App(Checks):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
 
-    def start_idle(self, units: dict[str, Unit], run: str, alone: bool) -> str:
-        """Start the release in the idle slot, on the shared socket; returns the slot.
+    def start_idle(self, now: str | None, units: dict[str, Unit], run: str, alone: bool) -> str:
+        """Start the release in the slot that does not serve, on the shared socket; returns that slot.
 
         Where it has to be alone, what served is over, and no request may start it again.
         """
-        # Both slots run after a killed run. The enabled one has been ready, the other perhaps not.
-        enabled = self.enabled_slot()
-        running = [slot for slot in SLOTS if units[slot].up]
-        now = enabled if enabled in running or not running else running[0]
         slot = other_than(now)
         if not self.is_live(units):
             release_files.stamp(self.release_dir, release_files.began(run))
@@ -94,7 +90,7 @@ class App(Checks):
         self.write_slot(slot)
         if alone:
             self.enable(slot)
-        elif enabled is None:
+        elif self.enabled_slot() is None:
             # The socket does not start unless its service exists.
             self.enable(now or slot)
         try:
@@ -102,21 +98,14 @@ class App(Checks):
         except NotReady:
             self.checked_file.path.unlink(missing_ok=True)
             self.systemctl("stop", self.unit(slot), check=False)
-            if now:
-                if alone:
-                    self.enable(now)
-                self.systemctl("start", self.unit(now), check=False)
-            else:
-                self.remove()  # nothing of it may start at the next boot
             raise
         return slot
 
     def activate(self, units: dict[str, Unit], run: str, stop_first: bool = False) -> str:
         """Make the described release the live one; returns its slot."""
         self.remove_preflight()
-        before = self.live(units)
+        before, enabled = self.situation(units), self.enabled_slot()
         slot = next((slot for slot in SLOTS if not self.slot_faults(slot, units)), None)
-        enabled = self.enabled_slot()
         alone = bool(stop_first and enabled and slot is None)
         if alone:
             self.end_all()
@@ -128,18 +117,29 @@ class App(Checks):
                 if alone:
                     self.systemctl("start", self.socket, self.unit(enabled), check=False)
                 raise
-        socket_before, clients_before = read(self.socket_file.path), units[self.socket].clients
-        if not self.socket_file.there() or units[self.socket].state != "active":
-            # A socket cannot change its address while it listens, nor start while its slot runs.
-            self.stop_all()
-            self.socket_file.write()
-            self.systemctl("daemon-reload")
-            units, slot = self.units(), None
-        if units[self.socket].clients != self.clients:
-            self.set_clients(self.clients)
-        if slot is None:
-            slot = self.start_idle(units, run, alone)
-        self.remember(run, before, slot, socket_before, clients_before)
+        # Both slots run after a killed run. The enabled one has been ready, the other perhaps not.
+        running = [one for one in SLOTS if units[one].up]
+        now = enabled if enabled in running or not running else running[0]
+        opens = not self.socket_file.there() or units[self.socket].state != "active"
+        # Before the first stop: whatever fails from here on, `roll_back` knows the way.
+        self.remember(run, before, other_than(now) if slot is None or opens else slot)
+        try:
+            if opens:
+                # A socket cannot change its address while it listens, nor start while its slot runs.
+                self.stop_all()
+                self.socket_file.write()
+                self.systemctl("daemon-reload")
+                units, slot = self.units(), None
+            if units[self.socket].clients != self.clients:
+                self.set_clients(self.clients)
+            if slot is None:
+                slot = self.start_idle(now, units, run, alone)
+        except NotReady:
+            if now:
+                self.resume(now, before)
+            else:
+                self.remove()  # nothing of it may start at the next boot
+            raise
         self.keep(slot).write()
         # Before the other one stops: from here on the release may not be pruned.
         self.marks.good(self.release_dir.name)
@@ -147,18 +147,47 @@ class App(Checks):
         self.systemctl("stop", self.unit(other_than(slot)), check=False)
         return slot
 
-    def remember(
-        self, run: str, before: Live | None, slot: str, socket_unit: str, clients: frozenset[str]
-    ) -> None:
-        """Note what served before this run, for `roll_back`."""
+    def situation(self, units: dict[str, Unit]) -> dict[str, Any]:
+        """What is live, or would be were it up; and whom the socket lets in where."""
+        live, enabled = self.live(units), self.enabled_slot()
+        found: dict[str, Any] = {"slot": None, "release": None, "up": bool(live)}
+        if live:
+            found |= live._asdict()
+        elif enabled:
+            with contextlib.suppress(NotReady):
+                found |= {"slot": enabled, "release": self.about(enabled)["release"]}
+        return {
+            **found,
+            "socket_unit": read(self.socket_file.path),
+            "clients": sorted(units[self.socket].clients),
+        }
+
+    def remember(self, run: str, before: dict[str, Any], slot: str) -> None:
+        """Note what was before this run, for `roll_back`; `slot` is the one that the run activates."""
         known = self.last_switch()
         if known.get("run") == run and known["slot"] != slot:
             return  # it goes on with what a killed run began
-        record = {"run": run, "slot": None, "release": None}
-        record |= {"socket_unit": socket_unit, "clients": sorted(clients)}
-        if before:
-            record |= before._asdict()
-        File(self.switch, json.dumps(record, indent=1) + "\n", 0o600).write()
+        File(self.switch, json.dumps({"run": run, **before}, indent=1) + "\n", 0o600).write()
+
+    def resume(self, slot: str, before: dict[str, Any]) -> None:
+        """Have a slot live again, with the socket that it had, after another one did not start."""
+        self.open_as(before)
+        self.enable(slot)
+        self.systemctl("start", self.socket, check=False)
+        self.systemctl("start", self.unit(slot), check=False)
+        if self.last_switch().get("slot") == before["slot"]:
+            self.switch.unlink(missing_ok=True)
+
+    def open_as(self, before: dict[str, Any]) -> None:
+        """Give the socket the address and the clients that it had."""
+        socket_file = File(UNITS / self.socket, before["socket_unit"])
+        if not socket_file.there():
+            self.stop_all()
+            socket_file.write()
+            self.systemctl("daemon-reload")
+        clients = collapsed(before["clients"])
+        if self.units()[self.socket].clients != clients:
+            self.set_clients(clients)
 
     def roll_back(self, run: str, reason: str) -> Live | None:
         """Return to what served before a run; returns what is left. Does nothing if that run changed nothing.
@@ -186,7 +215,7 @@ class App(Checks):
         return tried
 
     def restart(self, record: dict[str, Any], units: dict[str, Unit], run: str) -> None:
-        """Let a slot that has served before serve again; raises NotReady."""
+        """Activate a slot from before; raises NotReady if it was up then and does not come up."""
         self.remove_preflight()
         slot = record["slot"]
         self.describe_as(slot)
@@ -194,24 +223,22 @@ class App(Checks):
         if not self.is_live(units):
             # Later than the files of what the run has brought.
             release_files.stamp(self.release_dir, release_files.began(run) + 1)
-        if units[self.socket].clients != collapsed(record["clients"]):
-            self.set_clients(collapsed(record["clients"]))
-        socket_file = File(UNITS / self.socket, record["socket_unit"])
-        if not socket_file.there():
-            self.stop_all()
-            socket_file.write()
-            units = self.units()
+        self.open_as(record)
+        units = self.units()
         if (units[slot].state, units[slot].status) != ("active", self.status):
             self.keep(slot).path.unlink(missing_ok=True)
             self.systemctl("daemon-reload")
             try:
                 self.start(slot)
             except NotReady:
-                self.systemctl("stop", self.unit(slot), check=False)
-                self.systemctl("start", self.unit(other), check=False)
-                raise
+                # What did not work before the run need not work after it.
+                if record.get("up", True):
+                    self.systemctl("stop", self.unit(slot), check=False)
+                    self.systemctl("start", self.unit(other), check=False)
+                    raise
         self.keep(slot).write()
-        self.marks.good(self.release_dir.name)
+        if record.get("up", True):
+            self.marks.good(self.release_dir.name)
         self.enable(slot)
         # The release that was checked last is not the live one: it is checked again.
         (self.config_dir / "checked").unlink(missing_ok=True)
