@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from testbed import sample
 from testinfra.host import Host
 
 # Waits for a path, and sends a signal to the module: of the processes with the app's lock, the parent.
@@ -50,7 +51,7 @@ def trap(host: Host) -> Iterator[None]:
     host.check_output("systemctl stop trap; rm -f /run/trap.py /run/trapped")
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", sample(MOMENTS, 2))
 def test_module_killed(source: Any, trap: None, moment: str) -> None:
     """SIGKILL of the module on the host; what it has started goes on."""
     source.host.check_output(f"rm -rf {source.home}")

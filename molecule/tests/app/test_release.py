@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from testbed import sample
 from testinfra.host import Host
 
 
@@ -93,6 +94,7 @@ def test_releases_share_an_environment(source: Any) -> None:
     source.assert_whole()
 
 
+@pytest.mark.full
 def test_home_elsewhere(source: Any) -> None:
     """An app's folder may be a link to a larger disk; what its releases use stays."""
     home = source.home
@@ -157,17 +159,18 @@ def test_wrong_hash_changes_nothing(source: Any) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "where"),
-    [
-        ("touch {home}", "{home}"),
-        ("mkdir {home}; ln -s /nowhere {home}/releases", "{home}/releases"),
-        ("mkdir -p {home}/releases; echo data > {home}/environments", "{home}/environments"),
-        ("mkdir -p {home}/releases; echo data > {home}/releases/{release}", "{home}/releases/{release}"),
-        (
-            "mkdir -p {home}/releases; ln -s /nowhere {home}/releases/{release}",
-            "{home}/releases/{release}",
-        ),
-    ],
-    ids=["home", "releases", "environments", "release", "dangling"],
+    sample(
+        [
+            ("touch {home}", "{home}"),
+            ("mkdir {home}; ln -s /nowhere {home}/releases", "{home}/releases"),
+            ("mkdir -p {home}/releases; echo data > {home}/environments", "{home}/environments"),
+            ("mkdir -p {home}/releases; echo data > {home}/releases/{release}", "{home}/releases/{release}"),
+            (
+                "mkdir -p {home}/releases; ln -s /nowhere {home}/releases/{release}",
+                "{home}/releases/{release}",
+            ),
+        ]
+    ),
 )
 def test_something_in_the_way(source: Any, spoil: str, where: str) -> None:
     """It is named, and left as it is."""
@@ -194,6 +197,7 @@ def test_folders_belong_to_root(source: Any) -> None:
     )
 
 
+@pytest.mark.full
 def test_a_strangers_folder_is_not_taken_over(source: Any, host: Host) -> None:
     """An app by the name of what somebody else has below /srv is refused; nothing there changes."""
     home = source.home

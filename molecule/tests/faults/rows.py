@@ -134,7 +134,6 @@ ROWS = [
         "a worker of Gunicorn killed",
         killed_worker("KILL"),
         {"GET failed": 0, "POST failed": 4, "workers back after s": 2, "restarts": 0},
-        gate=True,
     ),
     Row(
         "F2",
@@ -241,7 +240,6 @@ ROWS = [
         "20 requests slower than they may be, at once",
         poison(20),
         {**CLEAN, "not 504": 0, "sent twice": 0},
-        gate=True,
         lasts=11,
     ),
     Row(

@@ -185,6 +185,7 @@ def test_a_name_is_lost(fleet: Any) -> None:
         assert fleet.run("playbooks/backends.yml", *options, "{}").rc == 0
 
 
+@pytest.mark.full
 def test_it_can_be_turned_off(fleet: Any) -> None:
     """The table goes, its unit and its file too, and comes again."""
     run = fleet.run("site.yml", "-e", "firewall_enabled=false", "--tags", "firewall")

@@ -124,6 +124,7 @@ def changed_fleet(fleet: Any) -> Any:
 NAMES = ["ssh", "shadow", "games"]
 
 
+@pytest.mark.full
 def test_names_that_are_taken(changed_fleet: Any, nodes: list[Any]) -> None:
     """An app may not become somebody else; nothing was touched."""
     fleet, node = changed_fleet, nodes[0]

@@ -41,6 +41,7 @@ def test_a_strangers_folder_stays(fleet: Any, nodes: list[Any], strangers: None)
         assert node.sh(f"cat {LIST}") == '["drain", "echo"]'
 
 
+@pytest.mark.full
 def test_a_host_of_an_earlier_checkout(changed_fleet: Any, nodes: list[Any], strangers: None) -> None:
     """It has no list yet: its apps are found by what only they have, and one that left is removed."""
     fleet = changed_fleet
@@ -121,6 +122,7 @@ ASKED = (
 )
 
 
+@pytest.mark.full
 def test_monitoring_is_let_in(changed_fleet: Any, nodes: list[Any]) -> None:
     """Who is in gunicorn_clients connects, and is not believed on the client; who is not does not connect."""
     fleet = changed_fleet

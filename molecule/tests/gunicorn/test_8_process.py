@@ -65,6 +65,7 @@ def test_readiness_check_looks_like_a_client(echo: Any, nodes: list[Any]) -> Non
         node.slot("echo")
 
 
+@pytest.mark.full
 def test_proxy_fix_does_no_harm(echo: Any, nodes: list[Any]) -> None:
     """An app that finds out who its client is by itself comes to the same."""
     set_up(echo, {"PROXY_FIX": "1"})
@@ -104,6 +105,7 @@ def test_each_worker_has_its_threads(echo: Any, nodes: list[Any]) -> None:
             assert said["pid"] in said["ticks"]
 
 
+@pytest.mark.full
 def test_threads_that_vanish_are_warned_of(echo: Any, nodes: list[Any]) -> None:
     """With preload they are in no worker; the run and the journal name them."""
     set_up(echo, preload=True)
@@ -116,6 +118,7 @@ def test_threads_that_vanish_are_warned_of(echo: Any, nodes: list[Any]) -> None:
         assert "ticker" in node.sh(f"journalctl -u echo-{color} -o cat | grep 'started threads' | tail -1")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("preload", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_a_worker_that_cannot_come_back(
     echo: Any, nodes: list[Any], load: Any, until: Any, preload: bool

@@ -217,6 +217,7 @@ def test_what_the_kernel_does_not_keep_apart(echo: Any, node: Any) -> None:
     assert echo.run(*here).changed == 0
 
 
+@pytest.mark.full
 def test_a_bad_release_does_not_stay_alone(echo: Any, nodes: list[Any]) -> None:
     """What was ended for it starts again, and serves as before."""
     node = nodes[0]

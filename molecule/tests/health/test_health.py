@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from balancer import Balancer
+from testbed import sample
 from watched import NAMES, Watched
 
 testinfra_hosts = ["ansible://balancers"]
@@ -30,7 +31,7 @@ ILLNESSES: dict[str, Callable[[Watched], None]] = {
 }
 
 
-@pytest.mark.parametrize("illness", ILLNESSES.values(), ids=ILLNESSES)
+@pytest.mark.parametrize("illness", sample(ILLNESSES.values(), 2))
 def test_out_and_back(watched: Watched, illness: Callable[[Watched], None]) -> None:
     """An unhealthy one gets no requests until it is healthy."""
     illness(watched)
@@ -82,6 +83,7 @@ def test_never_more_than_half(watched: Watched) -> None:
     assert watched.serving() == set(NAMES) - set(watched.out())
 
 
+@pytest.mark.full
 def test_a_unit_that_was_edited(watched: Watched) -> None:
     """The file is as described again and the service runs with it; a second run does nothing."""
     unit, start = "/etc/systemd/system/nginx-health.service", "systemctl show -P InvocationID nginx-health"
@@ -136,6 +138,7 @@ def test_a_run_keeps_who_is_out(watched: Watched) -> None:
     assert watched.balancer.state() == before
 
 
+@pytest.mark.full
 def test_who_left_the_inventory(watched: Watched) -> None:
     """Nothing is remembered of a backend that is gone, and it joins again when it is back."""
     watched.health("w2", 500)

@@ -73,6 +73,7 @@ def test_a_name_is_lost(named: Named) -> None:
     named.await_serving(NAMES)
 
 
+@pytest.mark.full
 def test_all_names_are_lost(named: Named) -> None:
     """A dead DNS changes nothing."""
     named.know()

@@ -52,6 +52,7 @@ def test_out_and_in(watched: Watched) -> None:
     watched.await_serving(NAMES)
 
 
+@pytest.mark.full
 def test_dry_run(watched: Watched) -> None:
     """It says that it would change something, and does not."""
     before = watched.balancer.state()
@@ -71,6 +72,7 @@ def test_refused(watched: Watched, change: Callable[..., Run]) -> None:
     assert watched.balancer.state() == before
 
 
+@pytest.mark.full
 def test_no_backend_is_named(watched: Watched) -> None:
     """The option is missing: nothing is changed."""
     before = watched.balancer.state()
@@ -107,6 +109,7 @@ def test_an_inventory_of_those_who_are_out(watched: Watched) -> None:
     assert watched.balancer.state() == before
 
 
+@pytest.mark.full
 def test_those_out_by_health_come_back_rather_than_nobody(watched: Watched) -> None:
     """Health checks alone never leave a pool empty, whatever the inventory does."""
     watched.health("w2", 500)

@@ -54,7 +54,7 @@ def kill_keepalived(fleet: Any, node: str) -> Callable[[], None]:
 FAULTS = [kill_host, kill_nginx, freeze_nginx, cut_network, kill_keepalived]
 
 
-@pytest.mark.parametrize("fault", sample(FAULTS, 2), ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", sample(FAULTS), ids=lambda fault: fault.__name__)
 def test_the_address_moves(fleet: Any, fault: Callable[..., Callable[[], None]], capsys: Any) -> None:
     """The other balancer answers in time; once all is well again, exactly one has the address."""
     before = fleet.settled()
@@ -73,6 +73,7 @@ def test_the_address_moves(fleet: Any, fault: Callable[..., Callable[[], None]],
     assert fleet.settled() == ("lb1" if fault is cut_network else other)
 
 
+@pytest.mark.full
 def test_both_reboot(fleet: Any) -> None:
     """Nobody has to help."""
     fleet.settled()

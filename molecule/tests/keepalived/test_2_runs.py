@@ -95,6 +95,7 @@ def test_a_balancer_dies_in_a_rollout(fleet: Any) -> None:
     assert again.rc == 0, again.output
 
 
+@pytest.mark.full
 def test_without_an_address(fleet: Any) -> None:
     """Once the variable is gone, so is keepalived from use; and it comes again with it."""
     fleet.settled()

@@ -95,6 +95,7 @@ def test_rollback(fleet: Any) -> None:
     assert f"{first['app1']} serves." in again.output
 
 
+@pytest.mark.full
 def test_other_apps_are_deployed_meanwhile(fleet: Any) -> None:
     """A deploy of another app leaves the rollback as it is; -e app= changes that app alone."""
     held, before = fleet.serving(), fleet.serving("welcome")
@@ -172,6 +173,7 @@ def test_rollback_to_a_release(fleet: Any) -> None:
     assert fleet.serving() == here
 
 
+@pytest.mark.full
 def test_rollback_to_nowhere(fleet: Any) -> None:
     """A release that is not there, an app that is not, and an app with one release only: said, not done."""
     before = (fleet.serving(), fleet.serving("welcome"))

@@ -106,6 +106,7 @@ def test_two_at_once(fleet: Any) -> None:
     assert fleet.get()[1].count("First come, first served.") == 1
 
 
+@pytest.mark.full
 def test_a_lock_of_another_machine(fleet: Any) -> None:
     """It is refused while it is fresh, taken over when it has expired, and removed by unlock.yml."""
     holder = {"run": "elsewhere", "by": "ann@laptop", "machine": "laptop", "pid": 1, "started": ""}

@@ -155,6 +155,7 @@ def test_a_page_with_many_files(node: Node) -> None:
     assert http2.load(node, ask(), 400) == {"200": 400}
 
 
+@pytest.mark.full
 def test_a_client_has_its_share(node: Node) -> None:
     """More requests at once than one address may have, on however many connections, get 429."""
     converge("-e", json.dumps(TLS | {"nginx_limits": {"client_requests": 20}}))

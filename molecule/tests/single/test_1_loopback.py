@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from testbed import ROOT, Run
 
 from .conftest import Vps
@@ -60,6 +61,7 @@ def test_an_app_cannot_take_the_port_of_another(vps1: Vps) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.full
 def test_the_rules_of_before(vps1: Vps, site: Site, tmp_path: Path) -> None:
     """The entry point `back` puts back what there was: rules that were there, or none."""
     play = """
@@ -94,6 +96,7 @@ def test_a_second_run_changes_nothing(vps1: Vps, site: Site) -> None:
     assert vps1.get().status == 200
 
 
+@pytest.mark.full
 def test_backends_alone(vps1: Vps, site: Site) -> None:
     """The part of a run that knows no balancer leaves the balancer's files: Nginx could start again."""
     before = vps1.keys()

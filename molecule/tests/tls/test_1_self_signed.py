@@ -168,6 +168,7 @@ def test_a_new_name_makes_a_new_authority() -> None:
 LATE = '#!/bin/sh\nexec faketime -f -10m /usr/bin/python3 "$@"\n'
 
 
+@pytest.mark.full
 def test_clocks() -> None:
     """A clock that is ten minutes behind stops a run with TLS, and is told of without."""
     sh("lb2", "apt-get install -qy faketime")

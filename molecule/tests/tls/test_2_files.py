@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from testbed import sh
+from testbed import sample, sh
 
 from .certificates import DAY, NOW, Files
 from .conftest import PEM, Balancer, good, play, probed
@@ -48,6 +48,7 @@ def test_renewed(files: Files, tmp_path: Path) -> None:
     assert good(**files.variables).changed == 0
 
 
+@pytest.mark.full
 def test_kept_in_a_vault(files: Files) -> None:
     """A key in Ansible Vault, which then others may read."""
     password = files.folder / "password"
@@ -82,11 +83,13 @@ def unreadable(files: Files) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
-    [
-        (expired, "this one expired on"),
-        (mismatched, "the key of the certificate in tls_certificate_file"),
-        (unreadable, "PEM text that begins with the certificate"),
-    ],
+    sample(
+        [
+            (expired, "this one expired on"),
+            (mismatched, "the key of the certificate in tls_certificate_file"),
+            (unreadable, "PEM text that begins with the certificate"),
+        ]
+    ),
 )
 def test_refused(files: Files, spoil: object, says: str) -> None:
     """F48: before any host is contacted; the old one is served on."""
