@@ -148,7 +148,7 @@ class App(Checks):
         return slot
 
     def situation(self, units: dict[str, Unit]) -> dict[str, Any]:
-        """What is live, or would be were it up; and whom the socket lets in where."""
+        """What is live, or would be if it were up, and the socket's file and clients."""
         live, enabled = self.live(units), self.enabled_slot()
         found: dict[str, Any] = {"slot": None, "release": None, "up": bool(live)}
         if live:
