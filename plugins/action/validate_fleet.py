@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible._internal._datatag._tags import Origin
 from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader, lookup_loader
 from ansible.utils.display import Display
@@ -56,6 +57,43 @@ from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.tls impo
 from ansible_collections.paddock.fleet.plugins.plugin_utils.fleet_rules.variables import Variables
 
 
+class Specs:
+    """What the roles and the schema of the apps say of variables and keys."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The schema of apps.yml."""
+        return json.loads((RULES / "apps.schema.json").read_text())
+
+    @property
+    def app_keys(self) -> dict[str, Any]:
+        """The keys of an app."""
+        return self.schema["$defs"]["app"]["properties"]
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of all roles."""
+        return self._merge("defaults/main.yml")
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The options of all roles."""
+        return self._merge("meta/argument_specs.yml", "argument_specs", "main", "options")
+
+    def _merge(self, file: str, *keys: str) -> dict[str, Any]:
+        """Join what all roles say in one of their files."""
+        merged: dict[str, Any] = {}
+        for path in sorted((ROOT / "roles").glob(f"*/{file}")):
+            content = self._loader.load_from_file(str(path)) or {}
+            for key in keys:
+                content = content.get(key) or {}
+            merged |= content
+        return merged
+
+
 class ActionModule(ActionBase):
     """What Ansible looks for in this file."""
 
@@ -82,6 +120,7 @@ class ActionModule(ActionBase):
             }
         )
         self.task_vars = task_vars or {}
+        self.specs = Specs(self._loader)
         self.groups = self.task_vars["groups"]
         self.hosts: dict[str, Variables] = {}
         self.warnings: dict[str, None] = {}
@@ -100,7 +139,7 @@ class ActionModule(ActionBase):
         """Write each problem once, in the order of the files."""
         texts: dict[tuple[str, str], str] = {}
         for found in self._problems():
-            where = found.where or self._locate(found)
+            where = found.where or locate(found, self.hosts, self.task_vars)
             what = found.text.partition("; allowed: ")[0]
             if found.text:
                 texts.setdefault((where, what), found.text)
@@ -127,7 +166,7 @@ class ActionModule(ActionBase):
             ] = None
 
     def _foreign(self, name: str) -> bool:
-        return is_foreign(name, self._options, self._app_keys)
+        return is_foreign(name, self.specs.options, self.specs.app_keys)
 
     def _all_problems(self) -> Iterator[Problem]:
         backends, balancers = self.given["backends"], self.given["balancers"]
@@ -144,19 +183,19 @@ class ActionModule(ActionBase):
             variables = self.hosts[name] = self._read(name)
             for option in variables.options:
                 if (value := variables.values[option]) is not BROKEN:
-                    for found in check_option(option, value, self._options, self._app_keys):
+                    for found in check_option(option, value, self.specs.options, self.specs.app_keys):
                         yield replace(found, host=name)
             # Most often all hosts have the same apps, and then one look is enough.
             given = {"apps": variables.values["apps"]} if "apps" in variables.values else {}
             text = json.dumps(given, default=repr)
             if text not in apps:
-                problems = list(check_schema(given, self._schema))
+                problems = list(check_schema(given, self.specs.schema))
                 sound = self._complete(sound_apps(given.get("apps"), problems))
                 apps[text] = sound
                 problems += [*check_apps(sound), *self._check_sources(sound)]
                 yield from (replace(found, host=name) for found in problems)
             hosts[name] = Host(name, variables.values, apps[text])
-        host_name = self._schema["$defs"]["app"]["properties"]["server_names"]["items"]["pattern"]
+        host_name = self.specs.schema["$defs"]["app"]["properties"]["server_names"]["items"]["pattern"]
         there = [hosts[name] for name in members[backends]], [hosts[name] for name in members[balancers]]
         yield from check_hosts(*there, host_name)
         yield from check_nginx(*there)
@@ -198,63 +237,44 @@ class ActionModule(ActionBase):
         raw = hostvars.raw_get(name)
         # A group that is missing is said once, not by each variable that looks at it.
         groups = {self.given["backends"]: [], self.given["balancers"]: [], **self.groups}
-        context = {**self._defaults, **raw, "hostvars": hostvars, "groups": groups}
+        context = {**self.specs.defaults, **raw, "hostvars": hostvars, "groups": groups}
         templar = self._templar.copy_with_new_env(available_variables=context)
-        return Variables(raw, self._defaults, templar.template, name, self._foreign, _is_computed)
-
-    def _locate(self, found: Problem) -> str:
-        """Return file and line of the value, or of what is next around it."""
-        origin = None
-        if found.host:
-            value: Any = self.hosts[found.host].raw
-            for step in found.path:
-                try:
-                    value = value[step]
-                except (KeyError, IndexError, TypeError):
-                    break
-                origin = Origin.get_tag(value) or origin
-            if origin is None:
-                origin = next(
-                    (Origin.get_tag(name) for name in self.groups["all"] if name == found.host),
-                    None,
-                )
-        if origin and origin.path:
-            line = f":{origin.line_num}" if origin.line_num else ""  # JSON has no lines
-            return f"{relative(origin.path)}{line}"
-        if origin and origin.description:
-            return origin.description
-        sources = self.task_vars.get("ansible_inventory_sources") or ["inventory"]
-        return ", ".join(relative(source) for source in sources)
-
-    @cached_property
-    def _schema(self) -> dict[str, Any]:
-        return json.loads((RULES / "apps.schema.json").read_text())
-
-    @property
-    def _app_keys(self) -> dict[str, Any]:
-        return self._schema["$defs"]["app"]["properties"]
+        return Variables(raw, self.specs.defaults, templar.template, name, self._foreign, _is_computed)
 
     @cached_property
     def _complete(self) -> Callable[[list[App]], list[App]]:
         return filter_loader.get("paddock.fleet.complete_apps").j2_function
 
-    @cached_property
-    def _defaults(self) -> dict[str, Any]:
-        return self._merge("defaults/main.yml")
 
-    @cached_property
-    def _options(self) -> dict[str, Any]:
-        return self._merge("meta/argument_specs.yml", "argument_specs", "main", "options")
+def locate(found: Problem, hosts: Mapping[str, Variables], task_vars: Mapping[str, Any]) -> str:
+    """Return file and line of the value, or of what is next around it.
 
-    def _merge(self, file: str, *keys: str) -> dict[str, Any]:
-        """Join what all roles say in one of their files."""
-        merged: dict[str, Any] = {}
-        for path in sorted((ROOT / "roles").glob(f"*/{file}")):
-            content = self._loader.load_from_file(str(path)) or {}
-            for key in keys:
-                content = content.get(key) or {}
-            merged |= content
-        return merged
+    Args:
+        found: The problem.
+        hosts: The variables of the hosts.
+        task_vars: The variables of the host that the task runs for.
+    """
+    origin = None
+    if found.host:
+        value: Any = hosts[found.host].raw
+        for step in found.path:
+            try:
+                value = value[step]
+            except (KeyError, IndexError, TypeError):
+                break
+            origin = Origin.get_tag(value) or origin
+        if origin is None:
+            origin = next(
+                (Origin.get_tag(name) for name in task_vars["groups"]["all"] if name == found.host),
+                None,
+            )
+    if origin and origin.path:
+        line = f":{origin.line_num}" if origin.line_num else ""  # JSON has no lines
+        return f"{relative(origin.path)}{line}"
+    if origin and origin.description:
+        return origin.description
+    sources = task_vars.get("ansible_inventory_sources") or ["inventory"]
+    return ", ".join(relative(source) for source in sources)
 
 
 def _is_computed(value: object) -> bool:

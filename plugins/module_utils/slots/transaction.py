@@ -18,20 +18,12 @@ from ansible_collections.paddock.fleet.plugins.module_utils.slots.state import L
 HOST = socket.gethostname()
 
 
-class Slots:
-    """The apps of this host and what this call does to them."""
+class Report:
+    """What a call says of the apps: for the history, for who watches the run, and where it fails."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.run, self.by = module.params["run"], module.params["by"]
-        self.reason, self.stop_first = module.params["reason"], module.params["stop_first"]
-        self.here = app_list.listed()
-        self.leaving = [name for name in self.here if name not in (module.params["stay"] or self.here)]
-        self.apps = []
-        for wanted in module.params["apps"] or []:
-            app = App(module, wanted["name"])
-            app.describe(wanted, module.params["environments"].get(wanted["name"], ""))
-            self.apps.append(app)
         self.said: list[str] = []
         self.diff: list[str] = []
         # What each app served before and serves now, for the report of the run.
@@ -54,13 +46,6 @@ class Slots:
         seconds = None if since is None else round(time.monotonic() - since, 1)
         self.served[name] = {"before": before and before.release, "now": now, "seconds": seconds}
 
-    def refuse_taken(self) -> None:
-        """Fail if something else on the host goes by an app's name."""
-        taken = [(app.name, what) for app in self.apps if (what := app.conflict())]
-        if taken:
-            lines = [f"{name}: {what} on {HOST}; give the app another name" for name, what in taken]
-            self.module.fail_json(msg="\n".join(lines))
-
     def refused(self, app: App, problem: NotReady, since: float) -> str:
         """Note that a release is not ready; returns the message."""
         units = app.units()
@@ -79,6 +64,28 @@ class Slots:
         """End with what went wrong."""
         messages = [*messages, "Mend the app and run the playbook again."]
         self.module.fail_json(msg="\n".join(messages), said=self.said)
+
+
+class Slots(Report):
+    """The apps of this host and what this call does to them."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        super().__init__(module)
+        self.reason, self.stop_first = module.params["reason"], module.params["stop_first"]
+        self.here = app_list.listed()
+        self.leaving = [name for name in self.here if name not in (module.params["stay"] or self.here)]
+        self.apps = []
+        for wanted in module.params["apps"] or []:
+            app = App(module, wanted["name"])
+            app.describe(wanted, module.params["environments"].get(wanted["name"], ""))
+            self.apps.append(app)
+
+    def refuse_taken(self) -> None:
+        """Fail if something else on the host goes by an app's name."""
+        taken = [(app.name, what) for app in self.apps if (what := app.conflict())]
+        if taken:
+            lines = [f"{name}: {what} on {HOST}; give the app another name" for name, what in taken]
+            self.module.fail_json(msg="\n".join(lines))
 
     def checked(self) -> dict[str, object]:
         """Check each app; one without a live release is activated."""

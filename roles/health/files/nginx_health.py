@@ -48,6 +48,42 @@ def notify(text: str) -> None:
             to.sendto(text.encode(), path.replace("@", "\0", 1))
 
 
+class Names:
+    """The targets that have a name, at the addresses that their names have."""
+
+    def __init__(self, targets: Collection[Target]) -> None:
+        self.named = [target for target in targets if not target.ip]
+
+    def look_up(self) -> None:
+        """Follow the addresses of names, for ever; in a thread, for a dead DNS takes its time."""
+        while self.named:
+            try:
+                self.follow()
+            except (OSError, nginx_pool.Refused) as problem:
+                say(f"addresses cannot be followed: {problem}", 4)
+            time.sleep(SECONDS_BETWEEN_LOOKUPS)
+
+    def follow(self) -> None:
+        """Have Nginx use the addresses that names have now, and ask the backends there."""
+        wanted = nginx_pool.wanted()
+        before = wanted.addresses
+        for target in self.named:
+            target.ip = target.ip or before.get(target.address, "")  # DNS may be long dead
+        found = names.look_up({target.address for target in self.named}, before)
+        there = set(wanted.names)
+        moved = {name: found[name].address for name in there & found.keys()}
+        moved = {name: address for name, address in moved.items() if address != before.get(name, "")}
+        for name, address in moved.items():
+            say(f"{name} is {address} now")
+        if moved:
+            with nginx_pool.alone():
+                nginx.reload(moved)
+        has = nginx_pool.wanted().addresses
+        for target in self.named:
+            name = target.address
+            target.ip = has.get(name, "") if name in there else found[name].address
+
+
 class Health:
     """All that is asked and what comes of it."""
 
@@ -175,41 +211,11 @@ class Health:
         more = [f"{len(out) - 9} more"] if len(out) > 9 else []
         return f"{len(self.targets)} watched, out: {', '.join(out[:9] + more) or 'none'}"
 
-    def look_up(self) -> None:
-        """Follow the addresses of names, for ever; in a thread, for a dead DNS takes its time."""
-        named = [target for target in self.targets.values() if not target.ip]
-        while named:
-            try:
-                self.follow(named)
-            except (OSError, nginx_pool.Refused) as problem:
-                say(f"addresses cannot be followed: {problem}", 4)
-            time.sleep(SECONDS_BETWEEN_LOOKUPS)
-
-    def follow(self, named: Collection[Target]) -> None:
-        """Have Nginx use the addresses that names have now, and ask the backends there."""
-        wanted = nginx_pool.wanted()
-        before = wanted.addresses
-        for target in named:
-            target.ip = target.ip or before.get(target.address, "")  # DNS may be long dead
-        found = names.look_up({target.address for target in named}, before)
-        there = set(wanted.names)
-        moved = {name: found[name].address for name in there & found.keys()}
-        moved = {name: address for name, address in moved.items() if address != before.get(name, "")}
-        for name, address in moved.items():
-            say(f"{name} is {address} now")
-        if moved:
-            with nginx_pool.alone():
-                nginx.reload(moved)
-        has = nginx_pool.wanted().addresses
-        for target in named:
-            name = target.address
-            target.ip = has.get(name, "") if name in there else found[name].address
-
     async def run(self) -> None:
         """Work until told to stop, or until the files of this program are others."""
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        threading.Thread(target=self.look_up, daemon=True).start()
+        threading.Thread(target=Names(self.targets.values()).look_up, daemon=True).start()
         before = identities()
         work = [asyncio.create_task(self.watch(target)) for target in self.targets.values()]
         work.append(asyncio.create_task(self.decide()))
