@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +32,12 @@ DEPENDS = f"\nimport os, sys\nif os.path.exists({DOWN!r}):\n    sys.exit('there 
 
 
 @pytest.fixture
-def echo(changed_fleet: Any) -> Iterator[Any]:
-    """The fleet; its app echo is as before afterwards."""
-    source = changed_fleet.source / "echo/app.py"
+def echo(fleet: Any) -> Iterator[Any]:
+    """The fleet; the entry of echo, its code and its run are put back afterwards."""
+    apps, source = copy.deepcopy(fleet.apps), fleet.source / "echo/app.py"
     code = source.read_text()
-    yield changed_fleet
+    yield fleet
+    fleet.apps, fleet.settings = apps, {}
     source.write_text(code)
 
 
